@@ -1,0 +1,226 @@
+"""What the page Compare is put together from."""
+
+import pandas as pd
+import streamlit as st
+from state import (
+    all_runs,
+    choices,
+    choose,
+    dark,
+    draw,
+    muted,
+    one_run,
+    words,
+    workbench,
+)
+
+from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.desk.views import span_words
+from mlworkbench.modelling.figures import (
+    calibration,
+    difference_plot,
+    forest,
+    gain,
+    precision_recall,
+    roc,
+)
+from mlworkbench.modelling.sides import (
+    changed_sides,
+    metric_figure,
+    metric_words,
+    run_names,
+    scored_runs,
+)
+from mlworkbench.modelling.verdicts import higher_is_better
+
+
+def chooser() -> tuple[str, ...]:
+    known = {r.run: r for r in all_runs()}
+    now = tuple(r for r in choices().runs if r in known)
+    names = {k: f"{r.name}   ·   {r.experiment}   ·   {k}" for k, r in known.items()}
+    st.session_state["x-runs"] = list(now)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.multiselect(
+            "Runs; the first is the reference, the verdict is about the second",
+            list(known),
+            key="x-runs",
+            format_func=names.get,
+            max_selections=10,
+            placeholder="Search by name, experiment or id",
+            on_change=lambda: choose(runs=tuple(st.session_state["x-runs"])),
+        )
+        if len(now) > 1:
+            st.button(
+                "Swap the first two",
+                key="swap",
+                on_click=choose,
+                kwargs={"runs": (now[1], now[0], *now[2:])},
+            )
+    return now
+
+
+def verdict(found, against: dict) -> None:
+    sentence, _, rest = found.sentence.partition(" It rests on ")
+    names = run_names(found.runs)
+    left, right = st.columns([3, 2], gap="large", vertical_alignment="center")
+    with left:
+        words(
+            "<p style='font-size:27px;line-height:1.3;font-weight:600;margin:0'>{said}</p>"
+            "<p style='color:{muted};font-size:14px;margin:10px 0 0'>{why}</p>",
+            said=sentence,
+            why=f"It rests on {rest}" if rest else "",
+        )
+    with right:
+        worth = float(workbench().setting("compare", "worth") or 0) or None
+        higher = higher_is_better(found.leading)
+        more = {"worth": worth, "higher": higher, "dark": dark()}
+        figure = difference_plot(found.difference, names=(names[0], names[1]), **more)
+        left_, right_ = ("worse", "better") if higher else ("better", "worse")
+        said = {-1: f"← {left_}", 1: f"{right_} →"}  # the title names the runs; here is little room
+        figure.for_each_annotation(lambda a: a.update(text=said[1 if a.x > 0 else -1]))
+        draw(figure, "difference")
+    if len(names) > 2:
+        title = f"Every run less {names[0]}"
+        draw(forest(against, title=title, sort=False, **more), "against")
+
+
+def differing(found) -> None:
+    st.subheader("What differs", anchor=False)
+    details = [one_run(r.run)[1] for r in found.runs]
+    rows = dict(found.parameters)
+    rows |= {"data": [", ".join(f"{t} at {s}" for t, s in d["snapshots"].items()) for d in details]}
+    rows |= {"notebook": [(d["code"]["notebook_sha256"] or "")[:12] for d in details]}
+    rows |= {"commit": [(d["code"]["commit_id"] or "")[:12] for d in details]}
+    packages = sorted({p for d in details for p in d["packages"]})
+    rows |= {f"package {p}": [d["packages"].get(p, "") for d in details] for p in packages}
+    rows = {k: v for k, v in rows.items() if any(x != v[0] for x in v[1:])}
+    if not rows:
+        muted(
+            "Nothing that was recorded: parameters, data, notebook, commit and packages are the same."
+        )
+        return
+    names = run_names(found.runs)
+    table = [
+        {"what": k} | {n: "" if x is None else str(x) for n, x in zip(names, v, strict=True)}
+        for k, v in rows.items()
+    ]
+    st.dataframe(pd.DataFrame(table), hide_index=True, height="content", alt="What differs")
+    muted("Everything else that was recorded is the same.")
+
+
+def metrics(found) -> None:
+    st.subheader("Metrics on the shared rows", anchor=False)
+    draw(metric_figure(found, dark()), "metrics")
+    rows = []
+    for m in found.metrics:
+        row = {"metric": metric_words(m["metric"])}
+        for n, r in zip(run_names(found.runs), found.runs, strict=True):
+            v = m["values"][r.run]
+            row |= {n: v["value"], f"interval of {n}": span_words(v["low"], v["high"])}
+        d = m["difference"]
+        row |= {
+            "difference": d["value"],
+            "interval": f"{d['low']:+.3f} to {d['high']:+.3f}" if d["low"] is not None else "none",
+        }
+        rows.append(row)
+    looks = {n: st.column_config.NumberColumn(format="%.3f") for n in run_names(found.runs)}
+    looks |= {f"interval of {n}": "95% interval" for n in run_names(found.runs)}
+    looks |= {"difference": st.column_config.NumberColumn("second less first", format="%+.3f")}
+    looks |= {"interval": "its 95% interval"}
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, height="content", column_config=looks, alt="Metrics"
+    )
+
+
+def curves(found, weeks: dict) -> None:
+    if found.task == "binary":
+        st.subheader("Curves", anchor=False)
+        scored, figures = scored_runs(found), (roc, precision_recall, calibration, gain)
+        muted(
+            f"{len(found.rows):,} shared rows, {int(scored[0].label.sum()):,} positives. Bands and whiskers are 95%, rows taken as independent."
+        )
+        for column, figure in zip(
+            [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")], figures, strict=True
+        ):
+            with column:
+                try:
+                    draw(
+                        figure(scored, dark=dark()).update_layout(
+                            title_subtitle_text="", margin_t=48
+                        ),
+                        figure.__name__,
+                    )
+                except WorkbenchError as err:
+                    muted(str(err))
+    if weeks:
+        st.subheader("Week by week", anchor=False)
+        higher = higher_is_better(found.leading)
+        draw(
+            forest(
+                weeks,
+                title="The second less the first, in each week",
+                sort=False,
+                higher=higher,
+                dark=dark(),
+            ),
+            "weeks",
+        )
+
+
+def sides(found) -> None:
+    if found.task != "binary":
+        return
+    st.subheader("Rows that changed sides", anchor=False)
+    left, right = st.columns([1, 3], gap="large", vertical_alignment="center")
+    positives = int((found.rows["label"] == "1").sum())
+    st.session_state["x-alarms"] = min(choices().alarms or positives, len(found.rows))
+    left.number_input(
+        "Alarms that each run may raise",
+        1,
+        len(found.rows),
+        key="x-alarms",
+        on_change=lambda: choose(alarms=st.session_state["x-alarms"]),
+    )
+    got, (one, two) = (
+        changed_sides(found, choices().alarms, wb=workbench()),
+        run_names(found.runs)[:2],
+    )
+    fields = got.fields.rename(
+        columns={"both": "flagged by both", "first": f"only by {one}", "second": f"only by {two}"}
+    )
+    with right:
+        if got.money is not None:
+            side = two if got.money >= 0 else one
+            words(
+                "<p style='font-size:18px;font-weight:600;margin:0'>{said}</p><p style='color:{muted};font-size:13px;margin:4px 0 0'>{how}</p>",
+                said=f"At {got.alarms:,} alarms each, {side} saves {abs(got.money):,.0f} {got.currency} more on these rows.",
+                how="A caught positive saves its amount, a false alarm costs what settings.ini says; rows that both flag cancel. No interval: it is a sum over rows, not a forecast.",
+            )
+        st.dataframe(
+            fields.rename_axis("rows").reset_index(),
+            hide_index=True,
+            height="content",
+            alt="Agreement",
+        )
+    rows = got.rows.assign(flagged_by=got.rows["flagged_by"].map({"first": one, "second": two}))
+    rows = rows.dropna(axis=1, how="all").head(500)
+    rows = rows.rename(
+        columns={
+            "row_key": "row",
+            "first": f"score of {one}",
+            "second": f"score of {two}",
+            "flagged_by": "flagged by",
+        }
+    )
+    looks = {
+        c: st.column_config.NumberColumn(format="%.3f") for c in rows if c.startswith("score of")
+    }
+    looks |= {
+        c: st.column_config.NumberColumn(
+            f"{c}, {got.currency}", format="%,.2f" if c == "amount" else "%+,.2f"
+        )
+        for c in ("amount", "money")
+    }
+    looks |= {"at": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")}
+    muted(f"Showing {len(rows):,} of {len(got.rows):,} rows, most money first")
+    st.dataframe(rows, hide_index=True, column_config=looks, alt="Rows that changed sides")

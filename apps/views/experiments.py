@@ -1,0 +1,32 @@
+"""Which runs are there, and which is better than the champion?"""
+
+import streamlit as st
+from experiments_parts import champion_strip, chips, filters, table
+from state import (
+    all_runs,
+    choices,
+    head,
+    same_in,
+    work_moment,
+)
+
+head("Experiments", "Which runs are there, and which is better than the champion?")
+st.session_state.horizon = work_moment()
+known = all_runs()
+if not known:
+    st.info(
+        "There is no run yet. Train a first one, or open the starter notebook with `mlworkbench lab`:"
+    )
+    st.code("mlworkbench run train -p table=TABLE -p target=COLUMN", language="bash")
+else:
+    champion_strip()
+    filters(known)
+    chips()
+    table()
+    given = ", ".join(
+        f"{k}={v!r}" for k, v in (("where", choices().where), ("sort", choices().sort)) if v
+    )
+    line = "".join(
+        f" --{k} '{v}'" for k, v in (("where", choices().where), ("sort", choices().sort)) if v
+    )
+    same_in(f"mw.runs({given})", f"mlworkbench runs{line}")

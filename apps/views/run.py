@@ -1,0 +1,84 @@
+"""What did this run do, with what, and what came of it?"""
+
+import streamlit as st
+from run_parts import chooser, figures_and_files, notebook, overview, register_form, tables
+from state import (
+    alias_holders,
+    all_runs,
+    as_markdown,
+    choices,
+    choose,
+    head,
+    muted,
+    one_run,
+    same_in,
+    workbench,
+)
+
+from mlworkbench.desk.views import (
+    ago,
+    lasting,
+    repeat_words,
+    state_words,
+)
+from mlworkbench.registry.versions import list_versions
+
+known = all_runs()
+if not known or not choices().run:
+    head("Run", "What did a run do, with what, and what came of it?")
+    if not known:
+        st.info("There is no run yet. Train a first one:")
+        st.code("mlworkbench run train -p table=TABLE -p target=COLUMN", language="bash")
+        st.stop()
+    if not chooser(known):
+        st.stop()
+    st.rerun()
+run, details = one_run(choices().run)
+mine = [v for v in list_versions(wb=workbench()) if v.run == run.run]
+said = [
+    f"{run.kind} run in {run.experiment}",
+    f"by {run.actor}",
+    ago(run.started),
+    lasting(details["seconds"]),
+]
+head(run.name, "  ·  ".join([state_words(run), *said, run.run]))
+if mine:
+    held = ", ".join(v.name + (f" ({', '.join(v.aliases)})" if v.aliases else "") for v in mine)
+    muted(f"Registered as {held}")
+if run.error:
+    st.error(
+        f"**{as_markdown(run.error)}**  \nThe notebook below stops at that cell. Mend it, and run it again."
+    )
+if run.kind == "interactive":
+    st.info(
+        "Interactive: cells may have run in any order. Repeat it from the top with run.as_job(); that run can be registered."
+    )
+overview(run, details)
+with st.container(horizontal=True):
+    register_form(run, sorted({v.model for v in list_versions(wb=workbench())}))
+    champion = [
+        h for h in alias_holders() if h.alias == "champion" and h.run.run != run.run and run.metrics
+    ]
+    if champion and st.button("Compare with the champion", key="against"):
+        choose(runs=(champion[0].run.run, run.run))
+        st.switch_page("views/compare.py")
+    if (
+        choices().runs
+        and run.run not in choices().runs
+        and st.button("Add to the comparison", key="add")
+    ):
+        choose(runs=(*choices().runs, run.run)[-10:])
+        st.switch_page("views/compare.py")
+tables(run, details)
+st.subheader("Repeat it", anchor=False)
+command, call = repeat_words(run)
+if command or call:
+    for text, language in ((command, "bash"), (call, "python")):
+        if text:
+            st.code(text, language=language, wrap_lines=True)
+else:
+    muted("This run was logged from outside a notebook, so there is nothing to execute again.")
+figures_and_files(run, details)
+notebook(run)
+chooser(known)
+same_in(f'run = mw.get("{run.run}")\nrun.metrics, run.params', f"mlworkbench show {run.run}")

@@ -1,0 +1,225 @@
+import pytest
+
+pytest.importorskip("streamlit")
+from app_workbench import EVIL, World  # noqa: E402
+from streamlit.testing.v1 import AppTest  # noqa: E402
+
+from mlworkbench.core.settings import shipped_folder  # noqa: E402
+from mlworkbench.data.lake import create_workbench  # noqa: E402
+from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402
+from mlworkbench.registry.versions import list_versions, register  # noqa: E402
+
+PAGES = ("experiments", "run", "compare", "models")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("app") / "wb")
+    runs = {
+        "shallow": world.run("shallow", 2.0, depth=3),
+        "deep": world.run("deep", 0.3, depth=8, note="a"),
+        "evil": world.run(EVIL, 1.0, depth=6),
+        "failed": world.run("broken", state="failed", depth=6),
+        "hand": world.run("by hand", 1.0, kind="interactive"),
+    }
+    return world, runs
+
+
+@pytest.fixture
+def visit(monkeypatch):
+    import streamlit as st
+
+    def go(wb, page="experiments", **address):
+        st.cache_resource.clear()
+        monkeypatch.setenv("MLWORKBENCH", str(wb.root))
+        monkeypatch.syspath_prepend(str(shipped_folder("apps")))
+        at = AppTest.from_file(str(shipped_folder("apps") / "app.py"), default_timeout=60)
+        for name, value in address.items():
+            at.query_params[name] = value
+        at.run()
+        if page != "experiments":
+            at.switch_page(f"views/{page}.py")
+            at.run()
+        assert not at.exception, [e.message for e in at.exception]
+        return at
+
+    return go
+
+
+def said(at) -> str:
+    """Everything on the page, as text."""
+    parts = [
+        e.value
+        for kind in ("title", "subheader", "caption", "text", "info", "error", "success", "code")
+        for e in at.get(kind)
+    ]
+    parts += [e.proto.body for e in at.get("html")]
+    return "\n".join(map(str, parts)).replace("\\", "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_workbench_says_what_to_do_next(visit, tmp_path, page):
+    at = visit(create_workbench(tmp_path / "new"), page)
+    assert at.title[0].value.lower() == page
+    assert at.info and ("mlworkbench" in said(at) or "Experiments" in said(at))
+
+
+def test_runs_are_listed_newest_first_with_figures_as_numbers(visit, made):
+    world, runs = made
+    at = visit(world.wb)
+    frame = at.dataframe[0].value
+    assert list(frame["name"])[-2:] == ["deep", "shallow"] and frame["auc"].dtype == float
+    assert frame["depth"].tolist()[-2:] == [8, 3] and "table" not in frame
+    assert "Showing 5 of 5 runs" in said(at) and "mw.runs()" in said(at)
+
+
+def test_condition_order_and_clicked_values_come_from_the_address(visit, made):
+    world, runs = made
+    at = visit(world.wb, where="depth > 3", sort="auc", only="name!=deep")
+    assert at.dataframe[0].value["name"].tolist() == [EVIL, "broken"]
+    at = visit(world.wb, only="depth=3")
+    assert at.dataframe[0].value["name"].tolist() == ["shallow"]
+    at.button(key="chip-0").click().run()
+    assert len(at.dataframe[0].value) == 5 and "only" not in at.query_params
+
+
+def test_a_wrong_condition_is_explained_and_can_be_taken_away(visit, made):
+    at = visit(made[0].wb, where="dpth > 3")
+    assert "dpth" in at.error[0].value and not at.dataframe
+    [b for b in at.button if b.label == "Take the condition away"][0].click().run()
+    assert len(at.dataframe[0].value) == 5
+
+
+def test_the_selection_is_kept_by_run_over_sort_filter_and_pages(visit, made):
+    world, runs = made
+    ids = [runs["deep"].run, runs["shallow"].run]
+    at = visit(world.wb, runs=",".join(ids))
+    assert at.session_state["choices"].runs == tuple(ids)
+    at.selectbox(key="x-sort").select("auc").run()
+    at.text_input(key="x-where").input("depth = 3").run()
+    assert at.session_state["choices"].runs == tuple(ids) and at.dataframe[0].value[
+        "●"
+    ].tolist() == ["●"]
+    at.switch_page("views/models.py").run()
+    assert at.query_params["runs"] in (",".join(ids), [",".join(ids)])
+    at.switch_page("views/experiments.py").run()
+    assert at.session_state["choices"].runs == tuple(ids)
+
+
+def test_a_run_shows_what_it_did_and_how_to_repeat_it(visit, made):
+    world, runs = made
+    at = visit(world.wb, "run", run=runs["deep"].run)
+    text = said(at)
+    assert (
+        at.title[0].value == "deep"
+        and "AUC" in text
+        and "On the test rows, with 95% intervals" in text
+    )
+    assert {"parameter", "value"} <= set(
+        at.dataframe[0].value
+    ) and "pay at snapshot 2" in at.dataframe[1].value["value"].tolist()
+    assert f'mw.get("{runs["deep"].run}")' in text
+
+
+def test_a_failed_and_an_interactive_run_say_so(visit, made):
+    world, runs = made
+    at = visit(world.wb, "run", run=runs["failed"].run)
+    assert "ZeroDivisionError" in at.error[0].value and "run it again" in at.error[0].value
+    at = visit(world.wb, "run", run=runs["hand"].run)
+    assert "as_job()" in at.info[0].value
+    at.text_input(key="model-name").input("fraud")
+    [b for b in at.button if b.label == "Register"][0].click().run()
+    assert "interactive" in at.error[0].value and not list_versions(wb=world.wb)
+
+
+def test_compare_gives_the_verdict_first(visit, made):
+    world, runs = made
+    at = visit(world.wb, "compare", runs=f"{runs['shallow'].run},{runs['deep'].run}")
+    first = at.get("html")[0].proto.body
+    assert "deep is better than shallow" in first and "It rests on resampling 200" in first
+    assert at.dataframe[0].value["what"].tolist()[:2] == ["depth", "note"]
+    assert at.dataframe[1].value["metric"].tolist()[0] == "AUC"
+    assert (
+        "Week by week" in said(at) and "Rows that changed sides" in said(at) and "EUR" in said(at)
+    )
+    at.button(key="swap").click().run()
+    assert "shallow is worse than deep" in at.get("html")[0].proto.body
+
+
+def test_compare_takes_three_and_refuses_what_shares_no_rows(visit, made):
+    world, runs = made
+    at = visit(world.wb, "compare", runs=",".join(runs[n].run for n in ("shallow", "deep", "evil")))
+    assert len(at.get("plotly_chart")) == 8
+    at = visit(world.wb, "compare", runs=f"{runs['deep'].run},{runs['failed'].run}")
+    assert "cannot be compared" in at.error[0].value and "no predictions" in at.error[0].value
+
+
+def raw(text) -> bool:
+    """Whether Markdown would see the tag: it is there and not escaped."""
+    return "<img" in str(text).replace("\\<", "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_name_is_text_everywhere(visit, made, page):
+    world, runs = made
+    ids = f"{runs['evil'].run},{runs['deep'].run}"
+    at = visit(world.wb, page, runs=ids, run=runs["evil"].run)
+    assert not any("<img" in e.proto.body for e in at.get("html"))
+    for kind in ("title", "subheader", "caption", "markdown", "info", "error", "success"):
+        assert not any(raw(e.value) for e in at.get(kind))
+    assert not any(raw(b.label) for b in at.button)
+
+
+def test_register_ask_approve_reject_and_roll_back(visit, tmp_path):
+    world = World(tmp_path / "wb")
+    first, lucky, better = (
+        world.run("first", 2.0),
+        world.run("lucky", 2.0),
+        world.run("better", 0.2),
+    )
+    at = visit(world.wb, "run", run=first.run)
+    at.text_input(key="model-name").input("no name!")
+    [b for b in at.button if b.label == "Register"][0].click().run()
+    assert "is not a model" in at.error[0].value.replace("\\", "")
+    at.text_input(key="model-name").input("fraud")
+    [b for b in at.button if b.label == "Register"][0].click().run()
+    assert "fraud@1" in at.success[0].value.replace("\\", "") and "Registered as fraud@1" in said(
+        at
+    )
+
+    at = visit(world.wb, "models")
+    assert "Nobody is champion yet" in said(at)
+    at.button(key="ask").click().run()
+    assert "a reason is needed" in at.error[0].value
+    at.text_input(key="ask-why").input("somebody has to be first")
+    at.button(key="ask").click().run()
+    request = list_requests(world.wb)[0].request
+    assert "becomes" in said(at) and "Waiting for a decision" in said(at)
+    at.text_input(key=f"why-{request}").input("no")
+    at.button(key=f"yes-{request}").click().run()
+    assert "a reason is needed" in at.error[0].value
+    at.text_input(key=f"why-{request}").input("evidence read, costs checked")
+    at.button(key=f"yes-{request}").click().run()
+    assert "fraud@1 is champion, self-approved" in said(at) and "self-approved, since" in said(at)
+
+    register(lucky.run, "fraud", world.wb)
+    refused = promote("fraud@2", reason="it looks better to me", wb=world.wb)
+    register(better.run, "fraud", world.wb)
+    waiting = promote("fraud@3", reason="it is better on every week", wb=world.wb)
+    assert (refused.state, waiting.state) == ("refused", "waiting")
+    at = visit(world.wb, "models")
+    assert any("was refused" in e.label for e in at.expander)
+    at.text_input(key=f"why-{waiting.request}").input("we wait another week")
+    at.button(key=f"no-{waiting.request}").click().run()
+    assert "rejected" in said(at) and list_requests(world.wb)[0].state == "rejected"
+
+    again = promote("fraud@3", reason="the week is over now", wb=world.wb)
+    at = visit(world.wb, "models")
+    stale = at.text_input(key=f"why-{again.request}")
+    approve(again.request, "somebody was quicker here", world.wb)
+    stale.input("evidence read, costs checked")
+    at.button(key=f"yes-{again.request}").click().run()
+    assert "is approved" in at.error[0].value.replace("\\", "")
+    at.text_input(key="why-rollback-champion").input("alerts doubled since Monday")
+    [b for b in at.button if b.label == "Roll back"][-1].click().run()
+    assert "version 1 again" in said(at) and "by rollback" in said(at)

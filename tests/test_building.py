@@ -1,0 +1,183 @@
+"""Building views: declared in a notebook, written whole, remembered, and refused when they leak."""
+
+import json
+
+import pytest
+import sqlalchemy as sa
+
+from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.core.store import reading
+from mlworkbench.core.store import views as built_views
+from mlworkbench.data.building import build, declared_views, explain, find_view, views
+from mlworkbench.data.features import FeatureView, definition_hash, expression, mean, share
+from mlworkbench.data.lake import (
+    create_workbench,
+    declare_roles,
+    declared_roles,
+    snapshots,
+    sql,
+    table_columns,
+    write_lake,
+)
+from mlworkbench.data.simulation import simulate_cards
+
+DECLARED = """#| export
+from mlworkbench.data.features import FeatureView, count, mean
+habits = FeatureView("habits", "cards", "transaction_id", "at", (
+    count("customer_id", "1 day", name="today"), mean("amount", "customer_id", "9 days", name="usual"),
+))
+also_habits = habits
+"""
+
+
+def write(wb, table, data):
+    with write_lake(f"new {table}", wb=wb) as change:
+        change.con.register("data", data)
+        change.con.execute(f'CREATE OR REPLACE TABLE "{table}" AS FROM data')
+
+
+def declare(wb, *cells):
+    (wb.root / "nbs").mkdir(exist_ok=True)
+    cells = [{"cell_type": "code", "source": text.splitlines(keepends=True)} for text in cells]
+    (wb.root / "nbs" / "features.ipynb").write_text(json.dumps({"cells": cells}))
+
+
+@pytest.fixture
+def wb(tmp_path):
+    wb = create_workbench(tmp_path / "wb")
+    write(wb, "cards", simulate_cards(customers=30, terminals=60, days=20))
+    return wb
+
+
+def test_a_view_from_the_notebook_is_built_and_remembered(wb):
+    declare(wb, "raise SystemExit  # not exported, never run", DECLARED)
+    assert list(declared_views(wb)) == ["habits"]
+    seen = []
+    built = build("habits", wb=wb, progress=lambda done, text: seen.append(done))
+    assert seen == sorted(seen) and seen[-1] == 1
+    assert list(table_columns("habits", wb=wb)) == ["transaction_id", "today", "usual"]
+    assert built["rows"] == sql("SELECT count(*) FROM cards", wb=wb).fetchone()[0]
+    assert declared_roles("habits", wb)["key"] == ["transaction_id"]
+    history = snapshots("habits", wb=wb)
+    assert len(history) == 1 and history[0]["snapshot"] == built["snapshot"]
+    with reading(wb) as db:
+        row = db.execute(sa.select(built_views)).one()
+    assert (row.name, row.source, row.rows) == ("habits", "cards", built["rows"])
+    assert row.definition_sha256 == definition_hash(find_view("habits", wb=wb))
+    assert row.source_snapshot == snapshots("cards", wb=wb)[-1]["snapshot"]
+    assert json.loads(row.definition)["features"][1]["window"] == "9 days"
+
+
+def test_what_is_built_is_what_explain_shows(wb):
+    build("handbook", wb=wb)
+    ours = sql(explain("handbook", wb), wb=wb).order("transaction_id").df()
+    assert ours.equals(sql("FROM handbook ORDER BY transaction_id", wb=wb).df())
+
+
+def test_the_handbook_needs_no_declaration(wb):
+    assert [v["view"] for v in views(wb)] == ["handbook"] and not views(wb)[0]["current"]
+    build("handbook", wb=wb)
+    assert views(wb)[0]["current"]
+    write(wb, "more", simulate_cards(customers=5, terminals=5, days=5))
+    assert find_view("handbook", wb=wb).table == "cards"
+    assert find_view("handbook", "more", wb).table == "more"
+    sql("DROP TABLE cards", write=True, wb=wb)
+    assert find_view("handbook", wb=wb).table == "more"
+    write(wb, "other", simulate_cards(customers=5, terminals=5, days=5))
+    with pytest.raises(UserError, match="fits several tables: more, other"):
+        find_view("handbook", wb=wb)
+
+
+def test_a_workbench_without_cards_says_how_to_get_some(tmp_path):
+    wb = create_workbench(tmp_path / "empty")
+    assert views(wb) == []
+    with pytest.raises(UserError, match="simulate cards"):
+        build("handbook", wb=wb)
+
+
+def test_a_past_source_can_be_built(wb):
+    first = snapshots("cards", wb=wb)[-1]["snapshot"]
+    rows = build("handbook", wb=wb)["rows"]
+    sql("DELETE FROM cards WHERE transaction_id < 100", write=True, wb=wb)
+    assert build("handbook", wb=wb)["rows"] == rows - 100
+    past = build("handbook", wb=wb, at=first)
+    assert past["rows"] == rows and past["source_snapshot"] == first
+    assert not views(wb)[0]["current"]
+    with pytest.raises(UserError):
+        build("handbook", wb=wb, at=9_999)
+
+
+def view(name, *features, table="cards", late=None):
+    return FeatureView(name, table, "transaction_id", "at", features, late or {})
+
+
+WRONG = [
+    (lambda: "handbok", "Did you mean 'handbook'"),
+    (lambda: view("v", mean("amuont", "customer_id", "1 day")), "Did you mean 'amount'"),
+    (lambda: view("v", mean("amount", "customer_id", "1 day"), table="crads"), "cards"),
+    (lambda: view("cards", mean("amount", "customer_id", "1 day")), "a table already"),
+    (lambda: view("kept", mean("amount", "customer_id", "1 day")), "a table already"),
+    (lambda: view("predictions", mean("amount", "customer_id", "1 day")), "reserved"),
+    (lambda: view("mlw_x", mean("amount", "customer_id", "1 day")), "reserved"),
+    (lambda: view("v", share("is_fraud", "terminal_id", "1 day")), "would read the future"),
+    (lambda: view("v", expression("e", "amount || nothing_of_it(amount)")), "does not fit"),
+]
+
+
+def test_what_cannot_be_built_changes_nothing(wb):
+    write(wb, "kept", simulate_cards(customers=5, terminals=5, days=5))
+    with write_lake("roles", wb=wb) as change:
+        declare_roles(change.con, "cards", label="is_fraud")
+    before = snapshots(wb=wb)
+    for wrong, said in WRONG:
+        with pytest.raises(UserError, match=said):
+            build(wrong(), wb=wb)
+    assert snapshots(wb=wb) == before
+    with reading(wb) as db:
+        assert not db.execute(sa.select(built_views)).all()
+
+
+def test_a_declared_delay_wins_over_the_role(wb):
+    with write_lake("roles", wb=wb) as change:
+        declare_roles(change.con, "cards", label="is_fraud")
+    late = {"is_fraud": "2 days"}
+    fits = view("v", share("is_fraud", "terminal_id", "1 day", delay="2 days"), late=late)
+    assert build(fits, wb=wb)["rows"] == sql("SELECT count(*) FROM cards", wb=wb).fetchone()[0]
+
+
+BROKEN = [
+    (["#| export\nx = 1\nx / 0"], "cell 1: line 3: ZeroDivisionError"),
+    (["x = (1", "#| export\nx = (1"], "cell 2: line 2: SyntaxError"),
+    ([DECLARED, DECLARED.replace("9 days", "8 days").replace("habits =", "other =")], "twice"),
+    (
+        ["#| export\nfrom mlworkbench.data.features import count\nc = count('a', 'a month')"],
+        "cell 1: 'a month' is no length",
+    ),
+]
+
+
+def test_an_error_in_the_notebook_says_where(wb):
+    for cells, said in BROKEN:
+        declare(wb, *cells)
+        with pytest.raises(UserError, match=said):
+            declared_views(wb)
+
+
+def test_what_is_no_notebook_is_said(wb):
+    (wb.root / "nbs").mkdir()
+    (wb.root / "nbs" / "features.ipynb").write_text("not JSON")
+    with pytest.raises(UserError, match="is not a notebook"):
+        views(wb)
+
+
+def test_a_build_that_fails_midway_leaves_the_old_one(wb, monkeypatch):
+    build("handbook", wb=wb)
+    before = sql("SELECT sum(hash(handbook)) FROM handbook", wb=wb).fetchone()
+
+    def broken(view, source):
+        return "SELECT transaction_id, error('no') AS x FROM cards"
+
+    monkeypatch.setattr("mlworkbench.data.building.view_sql", broken)
+    with pytest.raises(WorkbenchError, match="does not fit"):
+        build("handbook", wb=wb)
+    assert sql("SELECT sum(hash(handbook)) FROM handbook", wb=wb).fetchone() == before

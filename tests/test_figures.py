@@ -1,0 +1,209 @@
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.modelling import figures as f
+from mlworkbench.modelling.resampling import Difference
+
+EVIL = "<img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
+
+
+def runs(k=2, n=3000, name="run {}"):
+    rng = np.random.default_rng(k)
+    label = (rng.random(n) < 0.1) * 1
+    logit = 1.5 * (rng.normal(size=n) + 1.5 * label) - 3.3
+    return [
+        f.Scored(name.format(i), label, 1 / (1 + np.exp(-logit - 0.3 * i * rng.normal(size=n))))
+        for i in range(k)
+    ]
+
+
+def difference(value=0.01, half=0.004, n=900, clusters=0):
+    word = "entities" if clusters else "rows"
+    return Difference("auc", value, value - half, value + half, 0.01, n, clusters, word)
+
+
+def every(dark, k=2, name="run {}"):
+    made = runs(k, name=name)
+    steps = np.arange(1, 300)
+    return {
+        "roc": f.roc(made, subject="Frauds", dark=dark),
+        "precision_recall": f.precision_recall(made, subject="Frauds", dark=dark),
+        "gain": f.gain(made, subject="Frauds", dark=dark),
+        "calibration": f.calibration(made, subject="Frauds", dark=dark),
+        "score_histogram": f.score_histogram(made[0], subject="Frauds", dark=dark),
+        "difference": f.difference_plot(
+            difference(), names=(name.format(0), name.format(1)), worth=0.005, dark=dark
+        ),
+        "forest": f.forest({name.format("a"): difference(), "b": difference(-0.02)}, dark=dark),
+        "learning": f.learning_curve({name.format(0): (steps, 1 / steps)}, dark=dark),
+    }
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_figure_has_the_one_style(dark):
+    theme = f.DARK if dark else f.LIGHT
+    for name, figure in every(dark).items():
+        layout = figure.layout
+        assert layout.title.text and layout.title.subtitle.text, name
+        assert layout.xaxis.title.text, name
+        assert layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)"
+        assert layout.template.layout.font.size == 13
+        assert layout.template.layout.font.color == theme.ink
+        assert not layout.showlegend
+
+
+def test_a_run_keeps_its_colour_in_every_figure():
+    made = every(False)
+    for name in ("roc", "precision_recall", "gain", "calibration"):
+        lines = [t for t in made[name].data if t.name and t.name.startswith("run")]
+        assert [t.line.color for t in lines] == list(f.LIGHT.palette[:2]), name
+        assert lines[0].line.dash != lines[1].line.dash
+
+
+def test_labels_at_the_lines_up_to_three_and_a_legend_beyond():
+    assert len(f.roc(runs(3)).layout.annotations) == 3
+    four = f.roc(runs(4))
+    assert four.layout.showlegend and not four.layout.annotations
+
+
+def test_names_are_text_and_never_markup():
+    for figure in every(False, name=EVIL + " {}").values():
+        said = figure.to_json()
+        said = said.replace("\\u003c", "<")
+        assert "<img" not in said and "<a " not in said
+
+
+def test_a_page_loads_nothing_from_a_network():
+    page = f.page(f.roc(runs()))
+    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S)
+    ours = [s for s in scripts if len(s) < 200_000]  # the long one is plotly.js itself
+    assert len(ours) < len(scripts) and not any("//" in s.replace("\\/", "/") for s in ours)
+
+
+def test_grey_when_it_crosses_zero_and_first_colour_when_better():
+    theme = f.LIGHT
+    colour = lambda *a, **k: f.difference_plot(difference(*a), **k).data[0].marker.color  # noqa: E731
+    assert colour(0.01, 0.02) == theme.unsure
+    assert colour(0.01, 0.004) == theme.palette[0] == colour(-0.01, 0.004, higher=False)
+    assert colour(-0.01, 0.004) == theme.palette[1]
+    assert f.difference_plot(difference()).data[0].error_x.array[0] == pytest.approx(0.004)
+
+
+def test_forest_puts_the_worst_on_top_and_keeps_weeks_in_order():
+    many = {"a": difference(0.01), "b": difference(-0.02), "c": difference(0.0)}
+    assert [t.split()[0] for t in f.forest(many).layout.yaxis.ticktext] == ["b", "c", "a"]
+    assert [t.split()[0] for t in f.forest(many, higher=False).layout.yaxis.ticktext] == [
+        "a",
+        "c",
+        "b",
+    ]
+    assert [t.split()[0] for t in f.forest(many, sort=False).layout.yaxis.ticktext] == [
+        "a",
+        "b",
+        "c",
+    ]
+    figure = f.forest(many)
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # first item at the top
+
+
+def test_curves_pass_through_their_ends_and_stay_small():
+    figure = f.roc(runs(1, n=60_000))
+    line = figure.data[-1]
+    assert (line.x[0], line.y[0], line.x[-1], line.y[-1]) == (0, 0, 1, 1) and len(line.x) <= 400
+    assert np.all(np.diff(line.x) >= 0) and np.all(np.diff(line.y) >= 0)
+    pr = f.precision_recall(runs(1, n=60_000)).data[-1]
+    assert pr.x[-1] == 1 and min(pr.y) > 0
+
+
+def test_bands_are_wilsons():
+    low, high = f._wilson([3], [10])
+    assert (low[0], high[0]) == pytest.approx((0.10779, 0.60322), abs=1e-4)
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(WorkbenchError, match="at least one run"):
+        f.roc([])
+    with pytest.raises(WorkbenchError, match="one class"):
+        f.roc([f.Scored("a", [1, 1], [0.1, 0.2])])
+    with pytest.raises(WorkbenchError, match="no probabilities"):
+        f.calibration([f.Scored("a", [0, 1], [-3, 4])])
+    with pytest.raises(WorkbenchError, match="slice"):
+        f.forest({})
+
+
+def _linear(colour):
+    c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def _contrast(one, two):
+    a, b = sorted(float(_linear(c) @ [0.2126, 0.7152, 0.0722]) for c in (one, two))
+    return (b + 0.05) / (a + 0.05)
+
+
+def _lab(linear):
+    to = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    v = to @ np.clip(linear, 0, 1) / [0.9505, 1, 1.089]
+    v = np.where(v > 0.008856, np.cbrt(v), 7.787 * v + 16 / 116)
+    return np.array([116 * v[1] - 16, 500 * (v[0] - v[1]), 200 * (v[1] - v[2])])
+
+
+# Machado, Oliveira, Fernandes (2009), severity 1
+SEEN = {
+    "all colours": np.eye(3),
+    "no red": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "no green": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.01182, 0.04294, 0.968881],
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("theme", [f.LIGHT, f.DARK], ids=["light", "dark"])
+def test_colours_can_be_told_apart_and_read(theme):
+    assert _contrast(theme.ink, theme.ground) > 7 and _contrast(theme.muted, theme.ground) > 4.5
+    assert _contrast(theme.unsure, theme.ground) > 3
+    for colour in theme.palette:
+        assert _contrast(colour, theme.ground) >= 3, colour
+    for who, matrix in SEEN.items():
+        labs = [_lab(matrix @ _linear(c)) for c in theme.palette]
+        apart = min(np.linalg.norm(a - b) for i, a in enumerate(labs) for b in labs[:i])
+        assert apart > 20, (who, apart)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
+def test_a_browser_draws_it_without_a_network(tmp_path):
+    page = tmp_path / "roc.html"
+    page.write_text(f.page(f.roc(runs(name=EVIL + " {}"))))
+    shot = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=6000",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--dump-dom",
+            str(page),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "main-svg" in shot.stdout and '<img src="x"' not in shot.stdout
