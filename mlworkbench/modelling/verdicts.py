@@ -22,7 +22,7 @@ def higher_is_better(metric: str) -> bool:
     for task in ("binary", "multiclass", "regression"):
         if metric in metric_table(task):
             return metric_table(task)[metric].higher
-    if metric in ("recall", "precision", "cost"):
+    if metric in ("recall", "precision", "precision_at_k", "cost"):
         return metric != "cost"
     raise WorkbenchError(f"it is not known whether more '{metric}' is better", "Say higher=")
 
@@ -96,8 +96,14 @@ def rows_needed(
         raise WorkbenchError(
             "rows needed cannot be computed", "It takes a worth above 0 and a standard error"
         )
-    goal = worth / (stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))
-    return max(1, math.ceil(difference.n * (difference.se / goal) ** 2))
+    rows, seen = 0.0, max(2.0, difference.evidence)
+    for _ in range(50):  # few rows mean few degrees of freedom, which ask for more rows
+        units = seen if rows == 0 else max(3.0, seen * rows / difference.n)
+        t = stats.t.ppf([(1 + level) / 2, power], units - 1).sum()
+        before, rows = rows, difference.n * (difference.se * t / worth) ** 2
+        if abs(rows - before) < 0.5:
+            break
+    return max(1, math.ceil(rows))
 
 
 # %% ../../nbs/4_modelling/04_verdicts.ipynb #2916171b
@@ -119,6 +125,14 @@ class Facts:
         Unit of the metric, for money: ``EUR``.
     level : float
         Level of the interval.
+    by_week : tuple of float
+        The difference in each week.
+    fragile : str
+        The week without which the verdict would be another, and which: in words.
+    rivals : int
+        How many runs were held against the first.
+    corrected : float, optional
+        The p value after correction for that.
     """
 
     first: str
@@ -128,6 +142,10 @@ class Facts:
     looks: int | None = None
     unit: str = ""
     level: float = 0.95
+    by_week: tuple = ()
+    fragile: str = ""
+    rivals: int = 1
+    corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +159,7 @@ class Verdict:
 
 def _words(metric: str) -> str:
     """Return a metric as people write it."""
-    return {"auc": "AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}.get(
+    return {"cost": "money lost", "auc": "AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}.get(
         metric, metric.replace("_", " ")
     )
 
@@ -158,6 +176,23 @@ def _span(d: Difference, unit: str, level: float) -> str:
         return f"{d.value:+,.0f} {unit} ({level:.0%} interval {d.low:+,.0f} to {d.high:+,.0f})"
     k = _digits(d.low, d.high)
     return f"{d.value:+.{k}f} ({level:.0%} interval {d.low:+.{k}f} to {d.high:+.{k}f})"
+
+
+def _amount(worth: float, unit: str) -> str:
+    """Return what is worth acting on in words."""
+    return f"{worth:,g} {unit}" if unit else f"{worth:g}"
+
+
+def _by_week(d: Difference, facts: Facts, higher: bool) -> str:
+    """Say how weeks differ, and whether the verdict hangs on one of them."""
+    found = [v if higher else -v for v in facts.by_week if math.isfinite(v)]
+    if len(found) < 2:
+        return ""
+    low, high = min(facts.by_week), max(facts.by_week)
+    k = 0 if facts.unit else _digits(d.low, d.high)
+    said = f" By week it goes from {low:+,.{k}f} to {high:+,.{k}f}"
+    said += f", better in {sum(v > 0 for v in found)} of {len(found)}."
+    return said + (f" It hangs on one week: {facts.fragile}." if facts.fragile else "")
 
 
 def _basis(d: Difference, facts: Facts) -> str:
@@ -210,6 +245,9 @@ def verdict(
     d = difference
     higher = higher_is_better(d.metric) if higher is None else higher
     word = judge(d.low, d.high, worth, higher, not_worse)
+    lucky = facts.corrected is not None and facts.corrected > 1 - facts.level
+    if word in ("better", "worse") and lucky:
+        word = "cannot tell"
     metric, span, more = _words(d.metric), "", None
     if not (math.isfinite(d.low) and math.isfinite(d.high)):
         span = f"{metric} differs by {d.value:+.4g}, with no interval"
@@ -219,26 +257,29 @@ def verdict(
     if word in ("better", "worse"):
         said = f"{second} is {word} than {first}: {span}."
         if worth is not None and abs(d.value) < worth:
-            said += f" It may be less than the {worth:g} worth acting on."
+            said += f" It may be less than the {_amount(worth, facts.unit)} worth acting on."
     elif word == "equivalent" and not_worse:
-        said = f"{second} is not worse than {first} by more than {worth:g}: {span}."
-    elif word == "equivalent":
         said = (
-            f"No difference that matters between {first} and {second}: {span}, inside ±{worth:g}."
+            f"{second} is not worse than {first} by more than {_amount(worth, facts.unit)}: {span}."
         )
+    elif word == "equivalent":
+        said = f"No difference that matters between {first} and {second}: {span}, inside ±{_amount(worth, facts.unit)}."
     else:
         said = f"Cannot tell {second} from {first}: {span}."
         if worth is not None and d.se > 0:
             more = max(0, rows_needed(d, worth, level=facts.level) - d.n)
             said += f" {_more(more, worth, d, facts)}"
-    return Verdict(word, f"{said} {_basis(d, facts)}", more)
+    if facts.corrected is not None:
+        said += f" Corrected for {facts.rivals} runs held against one (Holm), p is {facts.corrected:.2g}."
+    return Verdict(word, f"{said}{_by_week(d, facts, higher)} {_basis(d, facts)}", more)
 
 
 def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
     """Say how many more rows would tell a difference of `worth`."""
+    wanted = _amount(worth, facts.unit)
     if more == 0:
-        return f"These rows would show a difference of {worth:g} four times in five."
-    said = f"To tell a difference of {worth:g} four times in five takes {more:,} more rows"
+        return f"These rows would show a difference of {wanted} four times in five."
+    said = f"To tell a difference of {wanted} four times in five takes {more:,} more rows"
     if facts.weeks:
         said += f", about {math.ceil(more * facts.weeks / d.n):,} more weeks"
     return said + "."
