@@ -32,7 +32,7 @@ from mlworkbench.modelling.sides import (
     run_names,
     scored_runs,
 )
-from mlworkbench.modelling.verdicts import higher_is_better
+from mlworkbench.modelling.verdicts import higher_is_better, interval_digits
 
 
 def chooser() -> tuple[str, ...]:
@@ -123,17 +123,25 @@ def metrics(found) -> None:
             row |= {n: v["value"], f"interval of {n}": span_words(v["low"], v["high"])}
         d = m["difference"]
         row |= {
-            "difference": d["value"],
-            "interval": f"{d['low']:+.3f} to {d['high']:+.3f}" if d["low"] is not None else "none",
+            "difference": _difference_words(d, "value"),
+            "interval": _difference_words(d),
         }
         rows.append(row)
     looks = {n: st.column_config.NumberColumn(format="%.3f") for n in run_names(found.runs)}
     looks |= {f"interval of {n}": "95% interval" for n in run_names(found.runs)}
-    looks |= {"difference": st.column_config.NumberColumn("second less first", format="%+.3f")}
+    looks |= {"difference": st.column_config.TextColumn("second less first")}
     looks |= {"interval": "its 95% interval"}
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, height="content", column_config=looks, alt="Metrics"
     )
+
+
+def _difference_words(d: dict, *ends: str) -> str:
+    """A difference or the ends of its interval, with the decimals that the interval needs."""
+    if d["low"] is None:
+        return f"{d['value']:+.3f}" if ends and d["value"] is not None else "none"
+    k = interval_digits(d["low"], d["high"])
+    return " to ".join(f"{d[end]:+.{k}f}" for end in ends or ("low", "high"))
 
 
 def curves(found, weeks: dict) -> None:

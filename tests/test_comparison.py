@@ -15,7 +15,7 @@ from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.importing import import_predictions
 from mlworkbench.modelling.repeats import compare_repeats, group_repeats
-from mlworkbench.modelling.slices import by_slice
+from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.textbook import delong
 
 
