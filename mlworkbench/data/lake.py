@@ -152,7 +152,7 @@ def _check_there(wb: Workbench) -> None:
             what = "store" if file.name == "work.sqlite" else "lake's catalog"
             raise WorkbenchError(
                 f"the {what} {file} is missing",
-                "Restore it from a backup; an opened workbench never makes a new one",
+                "Restore it from a backup; in a fresh clone, `mlworkbench init .` makes an empty one",
             )
 
 
@@ -260,7 +260,8 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
     Parameters
     ----------
     folder : str or Path
-        A new or empty folder, or one without a ``settings.ini``.
+        A new folder, or one without a ``settings.ini``; a clone of a workbench, which has its
+        settings but neither store nor lake, gets empty ones.
     **changes : str
         Settings that differ from their defaults, as ``section_name="value"``.
 
@@ -274,14 +275,13 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
         The folder is a workbench already, or has a ``settings.ini`` of something else.
     """
     root = Path(folder).expanduser().resolve()
-    if (root / "settings.ini").exists():
-        what = (
-            "is a workbench already"
-            if is_workbench(root)
-            else "has a settings.ini of something else"
-        )
-        raise UserError(f"{root} {what}", "Choose another folder")
     text = settings_text({tuple(name.split("_", 1)): value for name, value in changes.items()})
+    if (root / "settings.ini").exists():
+        if not is_workbench(root):
+            raise UserError(f"{root} has a settings.ini of something else", "Choose another folder")
+        if (root / "work.sqlite").exists() or (root / "lake").exists():
+            raise UserError(f"{root} is a workbench already", "Choose another folder")
+        text = (root / "settings.ini").read_text("utf-8")  # a clone: its settings without its data
     (root / "runs").mkdir(parents=True, exist_ok=True)
     if not (root / ".gitignore").exists():
         (root / ".gitignore").write_text(_IGNORED)

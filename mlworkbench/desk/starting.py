@@ -41,7 +41,7 @@ def init(folder: "str | Path", example: str = "", catalog: str = "") -> Workbenc
         raise UserError(f"there is no example '{example}'", nearest(example, ["cards"]))
     shared = {"lake_catalog": catalog, "promotion_approval": "second-person"} if catalog else {}
     wb = create_workbench(folder, **shared)
-    notebooks = wb.root / "nbs"
+    notebooks = wb.root / wb.setting("jobs", "folder")
     notebooks.mkdir(exist_ok=True)
     for source in sorted(shipped_folder("starter").glob("*.ipynb")):
         if not (notebooks / source.name).exists():
