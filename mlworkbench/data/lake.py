@@ -233,7 +233,15 @@ def create_lake(wb: Workbench) -> None:
         write.con.execute(f"CREATE TABLE IF NOT EXISTS predictions ({PREDICTIONS})")
         write.con.execute("ALTER TABLE predictions SET PARTITIONED BY (run)")
         write.con.execute(
-            "CREATE TABLE IF NOT EXISTS mlw_roles (table_name VARCHAR, role VARCHAR, column_name VARCHAR, place INTEGER)"
+            "CREATE TABLE IF NOT EXISTS mlw_roles (table_name VARCHAR, role VARCHAR, column_name VARCHAR, place INTEGER, value VARCHAR)"
+        )
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_contracts (table_name VARCHAR, version INTEGER, number VARCHAR, sha256 VARCHAR, "
+            'text VARCHAR, author VARCHAR, "at" TIMESTAMP, changes VARCHAR, breaking BOOLEAN)'
+        )
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_quarantine (id VARCHAR, table_name VARCHAR, source VARCHAR, sha256 VARCHAR, "
+            'line BIGINT, reason VARCHAR, column_name VARCHAR, "row" VARCHAR, author VARCHAR, "at" TIMESTAMP)'
         )
         write.con.execute(
             "CREATE TABLE IF NOT EXISTS mlw_sources (table_name VARCHAR, sha256 VARCHAR, name VARCHAR, rows BIGINT)"
@@ -721,7 +729,9 @@ def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.Duck
 
 
 # %% ../../nbs/2_data/01_lake.ipynb #ddd4a7a9
-def declare_roles(con: duckdb.DuckDBPyConnection, table: str, **roles: "str | list[str]") -> None:
+def declare_roles(
+    con: duckdb.DuckDBPyConnection, table: str, **roles: "str | list[str] | dict[str, str]"
+) -> None:
     """Write down what columns of a table mean, within a lake transaction.
 
     Parameters
@@ -730,15 +740,19 @@ def declare_roles(con: duckdb.DuckDBPyConnection, table: str, **roles: "str | li
         The connection of a ``write_lake`` block.
     table : str
     **roles
-        ``key``, ``time``, ``entity``, ``label``, ``amount``: a column or a list of them. A role
-        that is given replaces what was declared; the others stay.
+        ``key``, ``time``, ``entity``, ``label``, ``amount`` and the others that a contract knows: a
+        column, a list of them, or a dict of column to value (a label's delay). A role that is
+        given replaces what was declared; the others stay.
     """
     for role, columns in roles.items():
         con.execute(
             "DELETE FROM mlw_roles WHERE lower(table_name) = lower(?) AND role = ?", [table, role]
         )
-        for place, column in enumerate([columns] if isinstance(columns, str) else columns):
-            con.execute("INSERT INTO mlw_roles VALUES (?, ?, ?, ?)", [table, role, column, place])
+        columns = [columns] if isinstance(columns, str) else columns
+        values = columns if isinstance(columns, dict) else dict.fromkeys(columns, "")
+        rows = [[table, role, c, place, v] for place, (c, v) in enumerate(values.items())]
+        if rows:
+            con.executemany("INSERT INTO mlw_roles VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def declared_roles(table: str, wb: Workbench | None = None) -> dict[str, list[str]]:
