@@ -32,7 +32,7 @@ from mlworkbench.data.lake import (
     table_columns,
 )
 from ..data.splits import parse_split, resolve_split, split_sql
-from .giveaways import giveaways, refuse_giveaways
+from .giveaways import find_giveaways, refuse_giveaways
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #ea2904c7
@@ -295,7 +295,7 @@ def check_training(values: dict, wb: Workbench) -> Problem:
         named = table_columns(problem.view, problem.snapshot, wb)
         refuse_giveaways([c for c in named if c == problem.target], name, problem.target, drop)
     rows = f"({rows_sql(problem)})"
-    found = giveaways(lake_cursor(wb), rows, problem.features, "mlw_label")
+    found = find_giveaways(lake_cursor(wb), rows, problem.features, "mlw_label")
     refuse_giveaways(found, name, problem.target, drop)
     return problem
 
