@@ -17,6 +17,7 @@ from faults import acknowledged, everything, kill, python, rows_hash, until
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
 from mlworkbench.data.lake import (
+    create_workbench,
     data_path,
     lake_cursor,
     lake_files,
@@ -272,7 +273,6 @@ def test_missing_catalog_or_store_is_an_error(wb, lost):
 
 
 def test_full_disk_leaves_the_lake_unchanged(tmp_path):
-    from mlworkbench.data.lake import create_workbench
 
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -575,7 +575,6 @@ def test_the_writing_door_writes(log):
 
 def test_a_deleted_catalog_is_not_remembered(log):
     """A kept connection does not answer for a workbench that was made anew at the same place."""
-    from mlworkbench.data.lake import create_workbench
 
     assert lake_cursor(log)
     shutil.rmtree(log.root)
@@ -636,3 +635,18 @@ def test_a_lost_turn_commits_nothing(log, postgres):
         postgres.run(f"{cut}{LAKE_LOCK}")
     assert held(log) == set()
     check_after_crash(log, [])
+
+
+@pytest.mark.parametrize("catalog", ["sqlite"])
+def test_a_clone_with_settings_alone_becomes_a_workbench(wb, tmp_path):
+    """Git carries settings, not data; what has data is never made anew."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    text = (wb.root / "settings.ini").read_text().replace("timeout = 0", "timeout = 77")
+    (clone / "settings.ini").write_text(text)
+    with pytest.raises(WorkbenchError, match="mlworkbench init ."):
+        lake_cursor(open_workbench(clone))
+    made = create_workbench(clone)
+    assert made.setting("jobs", "timeout") == "77" and tables(wb=made) == []
+    with pytest.raises(UserError, match="already"):
+        create_workbench(clone)

@@ -218,6 +218,13 @@ def test_names_of_models(wb, name):
         register("bad", name, wb)
 
 
+def test_a_misspelt_alias_is_no_new_one(wb):
+    with pytest.raises(UserError, match="Did you mean 'champion'"):
+        promote("fraud@1", "chmpion", "it is better", wb)
+    assert list_requests(wb) == []
+    assert promote("fraud@1", "shadow", "to watch it", wb).state == "waiting"
+
+
 RACER = """
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.registry.promotion import approve, promote

@@ -285,7 +285,7 @@ def _begin(wb: Workbench | None, writes: bool) -> Iterator[sa.Connection]:
     if url.startswith("sqlite") and not (wb.root / "work.sqlite").exists():
         raise WorkbenchError(
             f"{wb.root / 'work.sqlite'} is missing",
-            "Restore it from a backup; `mlworkbench doctor` says what else is wrong",
+            "Restore it from a backup; in a fresh clone, `mlworkbench init .` makes an empty one",
         )
     try:
         connected = _engine(url, os.getpid()).connect().execution_options(writes=writes)

@@ -158,7 +158,7 @@ def _check_there(wb: Workbench) -> None:
             what = "store" if file.name == "work.sqlite" else "lake's catalog"
             raise WorkbenchError(
                 f"the {what} {file} is missing",
-                "Restore it from a backup; an opened workbench never makes a new one",
+                "Restore it from a backup; in a fresh clone, `mlworkbench init .` makes an empty one",
             )
 
 
@@ -260,7 +260,15 @@ def create_lake(wb: Workbench) -> None:
         write.con.execute(f"CREATE TABLE IF NOT EXISTS predictions ({PREDICTIONS})")
         write.con.execute("ALTER TABLE predictions SET PARTITIONED BY (run)")
         write.con.execute(
-            "CREATE TABLE IF NOT EXISTS mlw_roles (table_name VARCHAR, role VARCHAR, column_name VARCHAR, place INTEGER)"
+            "CREATE TABLE IF NOT EXISTS mlw_roles (table_name VARCHAR, role VARCHAR, column_name VARCHAR, place INTEGER, value VARCHAR)"
+        )
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_contracts (table_name VARCHAR, version INTEGER, number VARCHAR, sha256 VARCHAR, "
+            'text VARCHAR, author VARCHAR, "at" TIMESTAMP, changes VARCHAR, breaking BOOLEAN)'
+        )
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_quarantine (id VARCHAR, table_name VARCHAR, source VARCHAR, sha256 VARCHAR, "
+            'line BIGINT, reason VARCHAR, column_name VARCHAR, "row" VARCHAR, author VARCHAR, "at" TIMESTAMP)'
         )
         write.con.execute(
             "CREATE TABLE IF NOT EXISTS mlw_sources (table_name VARCHAR, sha256 VARCHAR, name VARCHAR, rows BIGINT)"
@@ -287,7 +295,8 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
     Parameters
     ----------
     folder : str or Path
-        A new or empty folder, or one without a ``settings.ini``.
+        A new folder, or one without a ``settings.ini``; a clone of a workbench, which has its
+        settings but neither store nor lake, gets empty ones.
     **changes : str
         Settings that differ from their defaults, as ``section_name="value"``.
 
@@ -301,35 +310,40 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
         The folder is a workbench already, or has a ``settings.ini`` of something else.
     """
     root = Path(folder).expanduser().resolve()
+    text = None
     if (root / "settings.ini").exists():
-        what = (
-            "is a workbench already"
-            if is_workbench(root)
-            else "has a settings.ini of something else"
-        )
-        raise UserError(f"{root} {what}", "Choose another folder")
+        if not is_workbench(root):
+            raise UserError(f"{root} has a settings.ini of something else", "Choose another folder")
+        if (root / "work.sqlite").exists() or (root / "lake").exists():
+            raise UserError(f"{root} is a workbench already", "Choose another folder")
+        text = (root / "settings.ini").read_text("utf-8")  # a clone: its settings without its data
+        given = read_settings(root / "settings.ini")
+        changes = {"_".join(name): value for name, value in given.items()} | changes
     changes = dict(changes)
     if checked_catalog(changes.get("lake_catalog", ""), "the catalog's address").startswith(
         "postgres"
     ):
         changes.setdefault("promotion_approval", "second-person")
-    wb, there = _begun(root, changes)
-    if there.get("files", str(wb.files)) != str(wb.files) and "workbench_files" not in changes:
+    wb, there = _begun(root, text or _settings_of(changes))
+    if there.get("files", str(wb.files)) != str(wb.files) and not changes.get("workbench_files"):
         theirs = {"workbench_files": there["files"], "lake_data": there["data"]}
         if not Path(there["data"]).is_dir():
             raise UserError(
                 f"the team's folder {there['files']} is not to be reached from here",
                 "Name it as it is called here with --files DIR",
             )
-        wb, _ = _begun(root, changes | theirs)
+        wb, _ = _begun(root, _settings_of(changes | theirs))
     create_lake(wb)
     os.replace(root / "settings.ini.new", root / "settings.ini")
     return wb
 
 
-def _begun(root: Path, changes: dict[str, str]) -> tuple[Workbench, dict[str, str]]:
+def _settings_of(changes: dict[str, str]) -> str:
+    return settings_text({tuple(name.split("_", 1)): value for name, value in changes.items()})
+
+
+def _begun(root: Path, text: str) -> tuple[Workbench, dict[str, str]]:
     """Write settings beside their place, and make or join the store that they name."""
-    text = settings_text({tuple(name.split("_", 1)): value for name, value in changes.items()})
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".gitignore").exists():
         (root / ".gitignore").write_text(_IGNORED)
@@ -795,7 +809,9 @@ def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.Duck
 
 
 # %% ../../nbs/2_data/01_lake.ipynb #ddd4a7a9
-def declare_roles(con: duckdb.DuckDBPyConnection, table: str, **roles: "str | list[str]") -> None:
+def declare_roles(
+    con: duckdb.DuckDBPyConnection, table: str, **roles: "str | list[str] | dict[str, str]"
+) -> None:
     """Write down what columns of a table mean, within a lake transaction.
 
     Parameters
@@ -804,15 +820,19 @@ def declare_roles(con: duckdb.DuckDBPyConnection, table: str, **roles: "str | li
         The connection of a ``write_lake`` block.
     table : str
     **roles
-        ``key``, ``time``, ``entity``, ``label``, ``amount``: a column or a list of them. A role
-        that is given replaces what was declared; the others stay.
+        ``key``, ``time``, ``entity``, ``label``, ``amount`` and the others that a contract knows: a
+        column, a list of them, or a dict of column to value (a label's delay). A role that is
+        given replaces what was declared; the others stay.
     """
     for role, columns in roles.items():
         con.execute(
             "DELETE FROM mlw_roles WHERE lower(table_name) = lower(?) AND role = ?", [table, role]
         )
-        for place, column in enumerate([columns] if isinstance(columns, str) else columns):
-            con.execute("INSERT INTO mlw_roles VALUES (?, ?, ?, ?)", [table, role, column, place])
+        columns = [columns] if isinstance(columns, str) else columns
+        values = columns if isinstance(columns, dict) else dict.fromkeys(columns, "")
+        rows = [[table, role, c, place, v] for place, (c, v) in enumerate(values.items())]
+        if rows:
+            con.executemany("INSERT INTO mlw_roles VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def declared_roles(table: str, wb: Workbench | None = None) -> dict[str, list[str]]:

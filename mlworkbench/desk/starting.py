@@ -47,7 +47,7 @@ def init(folder: "str | Path", example: str = "", catalog: str = "", files: str 
         given |= {"workbench_files": str(Path(files).expanduser().resolve())}
         given["lake_data"] = f"{given['workbench_files']}/lake/data"
     wb = create_workbench(folder, **given)
-    notebooks = wb.root / "nbs"
+    notebooks = wb.root / wb.setting("jobs", "folder")
     notebooks.mkdir(exist_ok=True)
     for source in sorted(shipped_folder("starter").glob("*.ipynb")):
         if not (notebooks / source.name).exists():

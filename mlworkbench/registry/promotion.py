@@ -138,6 +138,18 @@ def _reason(text: str) -> str:
     return words
 
 
+def _check_alias(model: str, alias: str, wb: Workbench) -> None:
+    """Refuse what is no word, and what looks like an alias that is meant; a new word is a new alias."""
+    if not alias.isidentifier():
+        raise UserError(f"'{alias}' is not an alias", "Use one word, such as champion")
+    with reading(wb) as db:
+        held = db.scalars(sa.select(aliases.c.alias).where(aliases.c.model == model)).all()
+    known = {"champion", "challenger", *held}
+    near = nearest(alias, known)
+    if alias not in known and near.startswith("Did you mean"):
+        raise UserError(f"{model} has no alias '{alias}'", near)
+
+
 def promote(
     version: "str | Version", to: str = "champion", reason: str = "", wb: Workbench | None = None
 ) -> Request:
@@ -165,8 +177,7 @@ def promote(
     """
     wb = open_workbench(wb)
     found, why = get_version(version, wb), _reason(reason)
-    if not to.isidentifier():
-        raise UserError(f"'{to}' is not an alias", "Use one word, such as champion")
+    _check_alias(found.model, to, wb)
     if to in found.aliases:
         raise UserError(f"{found.name} is {to} already", "Nothing to do")
     gates = judge(found, to, wb)
