@@ -65,6 +65,7 @@ from mlworkbench.core.store import (
     LAKE_LOCK,
     create_store,
     data_files,
+    metadata,
     reading,
     reads,
     runs,
@@ -652,9 +653,13 @@ def snapshot_number(at: "int | str | None", wb: Workbench | None = None) -> int 
         known = dict(db.execute(sa.select(tags.c.tag, tags.c.snapshot)).all())
     if str(at) in known:
         return known[str(at)]
-    newest = _newest(lake_cursor(wb))
+    con = lake_cursor(wb)
+    newest = _newest(con)
     if str(at).isdigit() and int(at) <= newest:
-        return int(at)
+        query = "SELECT 1 FROM __ducklake_metadata_lake.ducklake_snapshot WHERE snapshot_id = ?"
+        if con.execute(query, [int(at)]).fetchone():
+            return int(at)
+        raise UserError(f"snapshot {at} has expired", "See `mlworkbench snapshots` for those kept")
     raise UserError(
         f"there is no snapshot {at}", f"The newest is {newest}; tags: {', '.join(known) or 'none'}"
     )
@@ -763,7 +768,10 @@ def _note_reads(
         if db.execute(sa.select(runs.c.run).where(runs.c.run == run)).first() is None:
             return  # a run of another workbench
         for table in seen:
-            row = {"run": run, "table_name": table, "snapshot": states[table.lower()]}
+            state = states.get(
+                table.lower(), snapshot
+            )  # the snapshot that changed it may have expired
+            row = {"run": run, "table_name": table, "snapshot": state}
             if not db.execute(
                 sa.select(reads).where(*(reads.c[k] == v for k, v in row.items()))
             ).first():
@@ -779,10 +787,11 @@ def _explained(err: duckdb.Error, con: duckdb.DuckDBPyConnection) -> UserError:
                 "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
             ).fetchall()
         ]
-        return UserError(
-            f"there is no table {missing[1]}",
-            nearest(missing[1], [n for n in names if not n.startswith("mlw_")]),
-        )
+        hint = nearest(missing[1], [n for n in names if not n.startswith("mlw_")])
+        facts = nearest(missing[1], metadata.tables)
+        if not hint.startswith("Did you mean") and facts.startswith("Did you mean"):
+            hint = facts.replace("'", "'work.", 1)
+        return UserError(f"there is no table {missing[1]}", hint)
     return UserError(f"the query fails: {shortened(err)}")
 
 
