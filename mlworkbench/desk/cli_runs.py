@@ -246,7 +246,7 @@ def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[An
     """
     from mlworkbench.desk.verbs import compare as compare_any
     from mlworkbench.modelling.repeats import repeats_text
-    from mlworkbench.modelling.slices import by_slice
+    from mlworkbench.modelling.for_whom import by_slice
 
     named = [r.split(",") if "," in r else r for r in runs]
     found = compare_any(named, wb=wb, **options)

@@ -19,7 +19,7 @@ from ..core.settings import Workbench, open_workbench
 from ..execution.record import Run, get_run
 from .differing import Differs, what_differs
 from .metrics import metric_table
-from .money import Worth, declared_worth, money_difference, same_alarms
+from .worth import Worth, declared_worth, money_difference, same_alarms
 from .resampling import Difference, Interval, intervals
 from .sharing import SharedRows, measured, shared_rows
 from .textbook import delong, holm, mcnemar

@@ -27,7 +27,7 @@ from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
 from ..execution.record import METRICS, Run, get_run, list_runs
 from .metrics import metric_table
-from .money import declared_worth
+from .worth import declared_worth
 from .resampling import Difference, replicas
 from .sharing import SharedRows, shared_rows
 from .verdicts import Facts, verdict

@@ -26,7 +26,7 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from .comparison import Comparison
 from .figures import DARK, LIGHT, Scored, template
-from .money import same_alarms
+from .worth import same_alarms
 from .resampling import Difference
 from .verdicts import higher_is_better
 
