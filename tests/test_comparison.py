@@ -13,9 +13,9 @@ from mlworkbench.core.settings import Workbench
 from mlworkbench.execution.journal import log_file, log_predictions, log_read
 from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.comparison import compare_runs
+from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions
 from mlworkbench.modelling.repeats import compare_repeats, group_repeats
-from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.textbook import delong
 
 
@@ -163,7 +163,9 @@ def test_slices_find_the_worse_one_and_only_that(world):
     found = compare_runs([one, two], wb=world.wb)
     free = dataclasses.replace(found, shared=dataclasses.replace(found.shared, entity=None))
     table = by_slice(free, "entity", wb=world.wb).set_index("slice")
-    assert table["verdict"].to_dict() | {} == dict.fromkeys(["north", "east", "west"], "cannot tell") | {"south": "worse"}
+    assert table["verdict"].to_dict() | {} == dict.fromkeys(
+        ["north", "east", "west"], "cannot tell"
+    ) | {"south": "worse"}
     other = compare_runs([one, same], wb=world.wb)
     free = dataclasses.replace(other, shared=dataclasses.replace(other.shared, entity=None))
     assert (by_slice(free, "entity", wb=world.wb)["verdict"] != "better").all()
@@ -195,9 +197,7 @@ def test_equal_recipes_over_seeds_are_told_apart_no_more_often_than_said(torture
     for rep in range(reps):
         label = (rng.random(600) < 0.2).astype(int)
         base = 1.5 * label + rng.normal(0, 1, 600)
-        scores = [
-            base + rng.normal(0, 0.4) * label + 0.2 * rng.normal(0, 1, 600) for _ in range(8)
-        ]
+        scores = [base + rng.normal(0, 0.4) * label + 0.2 * rng.normal(0, 1, 600) for _ in range(8)]
         values, drawn, many = repeats.replicas(
             "binary", label, scores, "auc", resamples=300, seed=rep
         )

@@ -245,8 +245,8 @@ def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[An
       mlworkbench compare train-1,train-2,train-3 train-4,train-5,train-6
     """
     from mlworkbench.desk.verbs import compare as compare_any
-    from mlworkbench.modelling.repeats import repeats_text
     from mlworkbench.modelling.for_whom import by_slice
+    from mlworkbench.modelling.repeats import repeats_text
 
     named = [r.split(",") if "," in r else r for r in runs]
     found = compare_any(named, wb=wb, **options)

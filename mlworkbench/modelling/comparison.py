@@ -19,11 +19,11 @@ from ..core.settings import Workbench, open_workbench
 from ..execution.record import Run, get_run
 from .differing import Differs, what_differs
 from .metrics import metric_table
-from .worth import Worth, declared_worth, money_difference, same_alarms
 from .resampling import Difference, Interval, intervals
 from .sharing import SharedRows, measured, shared_rows
 from .textbook import delong, holm, mcnemar
 from .verdicts import Facts, higher_is_better, judge, verdict
+from .worth import Worth, declared_worth, money_difference, same_alarms
 
 
 # %% ../../nbs/4_modelling/08_comparison.ipynb #6780d05b

@@ -27,10 +27,10 @@ from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
 from ..execution.record import METRICS, Run, get_run, list_runs
 from .metrics import metric_table
-from .worth import declared_worth
 from .resampling import Difference, replicas
 from .sharing import SharedRows, shared_rows
 from .verdicts import Facts, verdict
+from .worth import declared_worth
 
 # %% ../../nbs/4_modelling/09_repeats.ipynb #89be012a
 SEEDS = ("seed", "random_seed", "random_state")

@@ -26,9 +26,9 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from .comparison import Comparison
 from .figures import DARK, LIGHT, Scored, template
-from .worth import same_alarms
 from .resampling import Difference
 from .verdicts import higher_is_better
+from .worth import same_alarms
 
 
 # %% ../../nbs/4_modelling/09_sides.ipynb #7a9369d8
