@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlworkbench.core.settings import Workbench
     from mlworkbench.core.settings import open_workbench as open
+    from mlworkbench.data.history import diff, tag
     from mlworkbench.data.ingestion import ingest
     from mlworkbench.data.lake import snapshots, sql, tables
     from mlworkbench.data.reading import peek
@@ -45,6 +46,8 @@ _NAMES = {
     "sql": "data.lake:sql",
     "tables": "data.lake:tables",
     "snapshots": "data.lake:snapshots",
+    "tag": "data.history:tag",
+    "diff": "data.history:diff",
     "peek": "data.reading:peek",
     "ingest": "data.ingestion:ingest",
     "simulate": "desk.verbs:simulate",

@@ -213,8 +213,8 @@ def simulate(
     dict
         As ``ingest`` returns.
     """
+    from mlworkbench.data.contracts import declare
     from mlworkbench.data.ingestion import checked_table, ingest
-    from mlworkbench.data.lake import declare_roles, write_lake
     from mlworkbench.data.simulation import simulate_cards
 
     if what != "cards":
@@ -226,10 +226,8 @@ def simulate(
         found = ingest(
             world, table=table, mode="replace", key="transaction_id", wb=wb, progress=progress
         )
-    with write_lake(f"what the columns of {table} mean", wb=wb) as write:
-        declare_roles(
-            write.con, table, time="at", entity="customer_id", amount="amount", label="is_fraud"
-        )
+    meaning = {"time": "at", "entity": "customer_id", "amount": "amount", "label": "is_fraud"}
+    declare(table, wb, **meaning)
     return found
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ..core.audit import record_event, verify_events
+from ..core.audit import login, record_event, verify_events
 from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, escaped, html_table, quiet
@@ -185,7 +185,7 @@ def promote(
     row |= {
         "state": "waiting" if holds(gates) else "refused",
         "reason": why,
-        "actor": actor(),
+        "actor": actor(wb),
         "at": now(),
     }
     row["gates"] = json.dumps([g.as_json() for g in gates])
@@ -240,7 +240,7 @@ def approve(request: str, reason: str = "", wb: Workbench | None = None) -> Requ
         raise WorkbenchError(
             f"request {found.request} is {found.state}", "Ask again with `mlworkbench promote`"
         )
-    alone = found.actor == actor()
+    alone = found.actor == actor(wb)
     if alone and wb.setting("promotion", "approval") != "self":
         raise WorkbenchError(
             f"request {found.request} was made by {found.actor}, who cannot approve it too",
@@ -280,7 +280,7 @@ def _close_request(
 ) -> None:
     values = {
         "state": state,
-        "decided_by": actor(),
+        "decided_by": login(db),
         "decided": now(),
         "decision": why,
         "self_approved": alone,
