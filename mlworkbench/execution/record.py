@@ -46,7 +46,7 @@ import sqlalchemy as sa
 
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, cell_text, escaped, html_table, quiet
-from ..core.settings import Workbench, actor, open_workbench
+from ..core.settings import Workbench, actor, make_folder, open_workbench
 from mlworkbench.core.store import (
     artifacts,
     facts,
@@ -206,7 +206,7 @@ _alive: dict[str, int] = {}
 
 
 def _hold(folder: Path) -> None:
-    handle = os.open(folder / ".alive", os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(folder / ".alive", os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     _alive[str(folder)] = handle
 
@@ -220,11 +220,11 @@ def _lives(folder: Path) -> bool:
     if str(folder) in _alive:
         return True
     try:
-        handle = os.open(folder / ".alive", os.O_RDWR)
+        handle = os.open(folder / ".alive", os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
@@ -286,8 +286,7 @@ def open_run(
     wb = open_workbench(wb)
     inside = notebook is not None and notebook.is_relative_to(wb.root)
     run, state = new_id(), code_state(notebook.parent if inside else wb.root)
-    folder = wb.root / "runs" / run
-    folder.mkdir(parents=True)
+    folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
     secrets = secret_values(wb, values)
     if state["patch"]:
@@ -295,7 +294,7 @@ def open_run(
     if notebook is not None:
         _keep_source(notebook, folder, secrets)
     row = {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
-    row |= {"actor": actor(), "started": now(), "parent": parent, "attempt": attempt}
+    row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     row |= {"commit_id": state["commit_id"], "dirty": state["dirty"]}
     row |= {
         "notebook": str(notebook) if notebook else None,
@@ -406,7 +405,7 @@ def close_run(
             db.execute(
                 facts.insert(), [{"run": run, "name": k, "value": v} for k, v in marks.items()]
             )
-    _release(wb.root / "runs" / run)
+    _release(wb.files / "runs" / run)
     found = _load(wb, [run])
     if not done.rowcount:
         raise WorkbenchError(f"run {run} is already {found[0].state}", "Run it again")
@@ -423,11 +422,13 @@ def sweep(wb: Workbench | None = None) -> list[str]:
         The runs that were found dead.
     """
     wb = open_workbench(wb)
+    if not (wb.files / "runs").is_dir():
+        return []  # a team's folder that is not to be reached from here says nothing about its runs
     with reading(wb) as db:
         open_ = db.scalars(
             sa.select(runs.c.run).where(runs.c.state.in_(("running", "queued")))
         ).all()
-    dead = [run for run in open_ if not _lives(wb.root / "runs" / run)]
+    dead = [run for run in open_ if not _lives(wb.files / "runs" / run)]
     if dead:
         with writing(wb) as db:
             left = runs.c.run.in_(dead) & runs.c.state.in_(("running", "queued"))
@@ -488,7 +489,7 @@ def _load(wb: Workbench, where: Any = None) -> list[Run]:
                 }
                 for m in sorted(scores.get(row.run, []), key=_order)
             },
-            root=wb.root,
+            root=wb.files,
         )
         for row in rows
     ]
