@@ -101,7 +101,7 @@ SETTINGS = (
         "compare",
         "worth",
         "",
-        "The smallest difference worth acting on, in the leading metric (for example 0.005). "
+        "The smallest difference worth acting on: in the leading metric (0.005), or in money a month (500 EUR). "
         "Set it before you see a result; empty: no verdict 'equivalent'.",
     ),
     Setting("costs", "currency", "EUR", "Currency of amounts."),
