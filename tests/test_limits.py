@@ -55,9 +55,9 @@ def marked() -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and MARK in process.environ():
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process.pid)
+            ours = process.pid != os.getpid() and MARK in process.environ()
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
         except psutil.Error:
             continue
     return found
