@@ -166,9 +166,11 @@ class Watch:
             return "cancelled"
         if self.limits.run and now - self.started > self.limits.run:
             return f"it took longer than {self.limits.run:g} s ([jobs] timeout)"
-        if self.limits.cell and (at := cell_at_work(self.folder)):
-            if time.time() - at["at"] > self.limits.cell:
-                return f"cell {at['cell']} took longer than {self.limits.cell:g} s ([jobs] cell_timeout)"
+        at = cell_at_work(self.folder) if self.limits.cell else None
+        if at and time.time() - at["at"] > self.limits.cell:
+            return (
+                f"cell {at['cell']} took longer than {self.limits.cell:g} s ([jobs] cell_timeout)"
+            )
         if self.limits.memory and self._too_much(process_tree(self.pid)):
             return f"it took more than {self.limits.memory / 1e6:,.0f} MB of memory ([jobs] memory)"
         if now - max(self.sampled, self.started) >= self.every:
