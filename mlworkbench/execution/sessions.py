@@ -152,7 +152,7 @@ def end_run(
     wb = homes.get(run) or open_workbench(wb)
     open_runs.remove(run)
     with contextlib.suppress(OSError):
-        _keep_cells(wb.root / "runs" / run, run, wb)
+        _keep_cells(wb.files / "runs" / run, run, wb)
     return handle(close_run(run, state, error, wb=wb))
 
 
