@@ -21,7 +21,7 @@ from .contracts import find_contract, span
 from .doors import shortened
 from .lake import lake_cursor, quoted, snapshot_number, table_columns
 from .odcs import Contract, Promise
-from .protection import protection
+from .protection import how_protected
 
 
 # %% ../../nbs/2_data/04_checks.ipynb #a2b32668
@@ -66,7 +66,7 @@ def _of_column(p: Promise, kind: str, name: str, key: bool) -> Iterable[Rule]:
     value = quoted(name)
     shown = (
         literal(name)
-        if protection(p)
+        if how_protected(p)
         else f"{literal(name)} || ' ' || left(CAST({value} AS VARCHAR), 60)"
     )
     if p.required or key:
@@ -135,7 +135,7 @@ def rules(
             keyed = name.lower() in {k.lower() for k in contract.key}
             found += _of_column(promise, kind, name, keyed)
     for name in watched:
-        if not protection(contract.promise(name)):
+        if not how_protected(contract.promise(name)):
             found.append(
                 Rule(
                     name,
@@ -204,7 +204,7 @@ def _form(contract: Contract, columns: Mapping[str, str]) -> list[dict]:
         kind = types.get(p.name.lower())
         if kind is None:
             found.append({"column": p.name, "promise": "is there", "rows": None})
-        elif p.type and p.type != kind and not protection(p):
+        elif p.type and p.type != kind and not how_protected(p):
             found.append({"column": p.name, "promise": f"{p.type} (it is {kind})", "rows": None})
     return found
 

@@ -44,7 +44,7 @@ from mlworkbench.data.fitting import (
 from .lake import lake_cursor, newest_snapshot, quoted, write_lake
 from .odcs import Contract, Promise, read_contract
 from .parts import BrokenRows, Part, apart, load
-from .protection import hash_key, hold_key, protection
+from .protection import hash_key, hold_key, how_protected
 from .reading import read_source, source_files
 from mlworkbench.data.staging import (
     Broken,
@@ -118,7 +118,7 @@ class Plan:
         """The types in which a source is to be read."""
         said = {p.name: p.type for p in self.contract.columns if p.type} if self.text else {}
         held = self.target.columns if self.mode != "replace" else {}
-        secret = {p.name: "VARCHAR" for p in self.contract.columns if protection(p)}
+        secret = {p.name: "VARCHAR" for p in self.contract.columns if how_protected(p)}
         return said | held | secret
 
     def need(self) -> dict[str, str]:
@@ -156,7 +156,7 @@ def _plan(table: str, mode: str, key: Any, evolve: bool, given: Any, wb: Workben
         contract = find_contract(target.name, wb)
     else:
         contract = Contract(table)
-    hashed = any(protection(p) == "hash" for p in contract.columns)
+    hashed = any(how_protected(p) == "hash" for p in contract.columns)
     secret = hash_key(wb) if hashed else None
     key = tuple([key] if isinstance(key, str) else key)
     return Plan(target, contract, text, mode, key, evolve, _share(wb), secret)
@@ -388,7 +388,9 @@ def _looked_through(plan: Plan, parts: Sequence[Part]) -> list[tuple[str, ...]]:
     """Refuse columns of card numbers that nobody declared; names the columns to watch row by row."""
     watched = []
     for part in parts:
-        open_ = {n: k for n, k in part.columns.items() if not protection(plan.contract.promise(n))}
+        open_ = {
+            n: k for n, k in part.columns.items() if not how_protected(plan.contract.promise(n))
+        }
         mine = {n for n in part.watched if n in open_}
         if suspects := {n: open_[n] for n in part.suspects if n in open_}:
             with apart() as con:

@@ -33,7 +33,7 @@ from .files import unchanged
 from .lake import quoted
 from .odcs import Contract
 from .parts import Part, apart, explained, torn_texts
-from .protection import hold_key, protected_sql, protection
+from .protection import hold_key, how_protected, protected_sql
 from .records import lines_of
 
 
@@ -41,14 +41,14 @@ from .records import lines_of
 def stored_columns(columns: Mapping[str, str], contract: Contract) -> dict[str, str]:
     """The types under which rows are stored: protected columns are text."""
     return {
-        n: "VARCHAR" if protection(contract.promise(n)) else kind for n, kind in columns.items()
+        n: "VARCHAR" if how_protected(contract.promise(n)) else kind for n, kind in columns.items()
     }
 
 
 def _values(columns: Mapping[str, str], contract: Contract) -> str:
     return ", ".join(
         f"{protected_sql(n, kind, contract.promise(n))} AS {quoted(n)}"
-        if protection(contract.promise(n))
+        if how_protected(contract.promise(n))
         else quoted(n)
         for n, kind in columns.items()
     )
@@ -85,7 +85,7 @@ def _as_json(
 
     def text(name: str, kind: str) -> str:
         promise = contract.promise(name)
-        if protection(promise):
+        if how_protected(promise):
             return protected_sql(name, kind, promise)
         if name in watched:
             return masked_text_sql(name)
@@ -246,7 +246,7 @@ class Broken:
 
 def torn_rows(parts: Sequence[Part], contract: Contract) -> list[Broken]:
     """The records that are not whole, as rows for quarantine; their text only where nothing is protected."""
-    found, secret = [], any(protection(p) for p in contract.columns)
+    found, secret = [], any(how_protected(p) for p in contract.columns)
     for number, part in enumerate(parts):
         texts = (
             torn_texts(part.found, part.torn, part.dialect.encoding)
