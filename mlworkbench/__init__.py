@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlworkbench.execution.sessions import end_run, start_run
     from mlworkbench.modelling.comparison import compare_runs as compare
     from mlworkbench.modelling.evaluation import log_predictions
+    from mlworkbench.modelling.report_page import evaluate
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
     from mlworkbench.registry.versions import list_versions as models
@@ -62,6 +63,7 @@ _NAMES = {
     "report": "execution.journal:report",
     "runs": "execution.record:list_runs",
     "get": "execution.record:get_run",
+    "evaluate": "modelling.report_page:evaluate",
     "compare": "modelling.comparison:compare_runs",
     "register": "registry.versions:register",
     "models": "registry.versions:list_versions",

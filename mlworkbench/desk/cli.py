@@ -8,7 +8,7 @@ __all__ = ["COMMANDS", "main"]
 # %% ../../nbs/7_desk/09_cli.ipynb #0f050531
 import sys
 
-from . import cli_desk, cli_grids, cli_lab, cli_models, cli_runs
+from . import cli_desk, cli_grids, cli_lab, cli_models, cli_report, cli_runs
 from .cli_data import cli
 from .commands import run_command
 
@@ -16,6 +16,7 @@ COMMANDS = (
     cli_runs,
     cli_grids,
     cli_models,
+    cli_report,
     cli_desk,
     cli_lab,
 )  # importing them adds their commands
