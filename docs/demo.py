@@ -92,25 +92,9 @@ def main() -> None:
     )
     do(*train, "-p", "dept=8", refused=True)
     say(
-        "Second, a leak. Without the view every column is a feature, and `scenario` was written down after the label."
+        "Second, a leak. Without the view every column is a feature, and `scenario` was written down after the label. It is named, with the cure."
     )
-    do(
-        "run",
-        "train",
-        "-p",
-        "table=cards",
-        "-p",
-        "target=is_fraud",
-        "-p",
-        "iterations=30",
-        "--name",
-        "leaky",
-        quiet=True,
-    )
-    facts = ask("show", "leaky")
-    print(
-        f"    AUC {facts['metrics']['auc']['value']:.3f}: too good to be true. Suspicious on its own: {facts['facts']['leaks']}"
-    )
+    do("run", "train", "-p", "table=cards", "-p", "target=is_fraud", refused=True)
 
     say(
         "A first champion. The gates are judged and kept as evidence; here who asks may approve, and it says so for ever."

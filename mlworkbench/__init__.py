@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlworkbench.core.settings import Workbench
     from mlworkbench.core.settings import open_workbench as open
+    from mlworkbench.data.history import diff, tag
     from mlworkbench.data.ingestion import ingest
     from mlworkbench.data.lake import snapshots, sql, tables
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
     from mlworkbench.desk.starting import init
-    from mlworkbench.desk.verbs import grid, run, score, simulate, tune
+    from mlworkbench.desk.verbs import compare, grid, run, score, simulate, tune
     from mlworkbench.execution.catboost_fits import autolog
     from mlworkbench.execution.journal import (
         log_figure,
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from mlworkbench.execution.record import get_run as get
     from mlworkbench.execution.record import list_runs as runs
     from mlworkbench.execution.sessions import end_run, start_run
-    from mlworkbench.modelling.comparison import compare_runs as compare
     from mlworkbench.modelling.evaluation import log_predictions
+    from mlworkbench.modelling.importing import import_predictions
+    from mlworkbench.modelling.repeats import group_repeats
     from mlworkbench.modelling.report_page import evaluate
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
@@ -46,6 +48,8 @@ _NAMES = {
     "sql": "data.lake:sql",
     "tables": "data.lake:tables",
     "snapshots": "data.lake:snapshots",
+    "tag": "data.history:tag",
+    "diff": "data.history:diff",
     "peek": "data.reading:peek",
     "ingest": "data.ingestion:ingest",
     "simulate": "desk.verbs:simulate",
@@ -64,7 +68,9 @@ _NAMES = {
     "runs": "execution.record:list_runs",
     "get": "execution.record:get_run",
     "evaluate": "modelling.report_page:evaluate",
-    "compare": "modelling.comparison:compare_runs",
+    "compare": "desk.verbs:compare",
+    "import_predictions": "modelling.importing:import_predictions",
+    "group_repeats": "modelling.repeats:group_repeats",
     "register": "registry.versions:register",
     "models": "registry.versions:list_versions",
     "promote": "registry.promotion:promote",

@@ -26,6 +26,7 @@ def python(wb: Path, code: str, *words: str, wait: bool = True, **environment: s
         text=True,
         env=env,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
     )
     if not wait:
         return started
@@ -46,6 +47,7 @@ def mlworkbench(*words: str, cwd: Path, wait: bool = True, **environment: str):
         text=True,
         env=env,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
     )
     if not wait:
         return started

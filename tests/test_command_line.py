@@ -236,6 +236,8 @@ def test_sources_that_cannot_be_taken_in(wb, refused, tmp_path):
 
 
 def test_parameters_tables_and_targets_that_are_wrong(wb, refused):
+    from mlworkbench.data.lake import sql
+
     train = ("run", "train", "-p", "table=houses", "-p", "target=price")
     refused(*train, "-p", "dept=6", naming="dept", hint="depth")
     refused(*train, "-p", "depth=six", naming="depth")
@@ -260,6 +262,10 @@ def test_parameters_tables_and_targets_that_are_wrong(wb, refused):
     refused(*train, "-p", "drop=nothing", naming="nothing")
     refused(*train, "-p", "task=binry", naming="binry")
     refused(*train, "-p", "view=none", naming="none")
+    kept = ("run", "train", "-p", "table=houses", "-p", "target=dear", "-p", "drop=price,one")
+    sql("alter table houses add column sold_as varchar", write=True, wb=wb)
+    sql("update houses set sold_as = case when dear = 1 then 'villa' end", write=True, wb=wb)
+    refused(*kept, naming="sold_as", hint="drop=price,one,sold_as")
     refused("run", "trian", naming="train")
     refused("run", "nowhere.ipynb", naming="nowhere.ipynb")
     refused("run", "settings.ini", naming="settings.ini")

@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pytest
+from conftest import CATALOGS
 
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import create_workbench, snapshots, sql, verify_files
+from mlworkbench.data.lake import snapshots, sql, verify_files
 from mlworkbench.execution.record import list_runs
 
 WRITER = """
@@ -47,9 +49,9 @@ print(json.dumps({"looks": looks, "wrong": seen, "finished": finished}))
 """
 
 
-def test_two_write_and_train_while_one_reads(tmp_path, torture):
-    rounds = 40 if torture else 6
-    wb = create_workbench(tmp_path / "wb")
+@pytest.mark.parametrize("catalog", CATALOGS)
+def test_two_write_and_train_while_one_reads(wb, tmp_path, torture):
+    rounds = 40 if torture else 5
     rng = np.random.default_rng(0)
     pay = pd.DataFrame({"id": range(300), "x": rng.normal(size=300)})
     pay["y"] = (pay["x"] + rng.normal(size=300) > 0).astype(int)

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import CATALOGS
 from faults import acknowledged, everything, kill, python, rows_hash, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
 from mlworkbench.data.lake import (
+    create_workbench,
     data_path,
     lake_cursor,
     lake_files,
+    snapshot_number,
     sql,
     tables,
     verify_files,
@@ -45,6 +48,12 @@ while not end.exists():
     n, last = n + 1, len(rows)
 print("done", n)
 """
+
+
+@pytest.fixture(params=CATALOGS)
+def catalog(request):
+    """Every test with a workbench of its own runs on both catalogs."""
+    return request.param
 
 
 @pytest.fixture
@@ -168,7 +177,7 @@ def test_power_cut_keeps_what_was_acknowledged(log, tmp_path):
     fresh = {f for f in files if f.stat().st_mtime > (log.root / "settings.ini").stat().st_mtime}
     assert fresh and fresh <= synced, "a data file was acknowledged that the disk may not have"
     assert {f.parent for f in fresh} <= synced, "a data file's name may be lost with its folder"
-    assert any("catalog.sqlite" in p.name for p in synced)
+    assert log.shared or any("catalog.sqlite" in p.name for p in synced)
     cut = tmp_path / "cut"
     shutil.copytree(log.root, cut)
     for file in (data_path(log)).rglob("*.parquet"):
@@ -204,6 +213,7 @@ def test_dead_writer_gives_its_turn_back(log):
     assert python(log.root, WRITER, "2", "1")[0] == 0
 
 
+@pytest.mark.parametrize("catalog", ["sqlite"])
 def test_every_flipped_bit_is_named(wb, torture):
     with write_lake("numbers", wb=wb) as write:
         write.con.execute(
@@ -234,6 +244,7 @@ def test_every_flipped_bit_is_named(wb, torture):
     assert verify_files(wb) == [f"{name} is missing"]
 
 
+@pytest.mark.parametrize("catalog", ["sqlite"])
 def test_moved_and_copied_workbenches_open(log, tmp_path):
     python(log.root, WRITER, "1", "2")
     before = rows_hash(log, "log")
@@ -247,6 +258,7 @@ def test_moved_and_copied_workbenches_open(log, tmp_path):
     assert held(moved) == {"1 0", "1 1", "2 0"} and verify_files(moved) == []
 
 
+@pytest.mark.parametrize("catalog", ["sqlite"])
 @pytest.mark.parametrize("lost", ["lake/catalog.sqlite", "work.sqlite"])
 def test_missing_catalog_or_store_is_an_error(wb, lost):
     (wb.root / lost).unlink()
@@ -261,7 +273,6 @@ def test_missing_catalog_or_store_is_an_error(wb, lost):
 
 
 def test_full_disk_leaves_the_lake_unchanged(tmp_path):
-    from mlworkbench.data.lake import create_workbench
 
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -448,6 +459,7 @@ def test_the_reading_door_reads(attacked):
         sql("FROM query($q)", params={"q": "FROM sqlite_scan('x', 'y')"}, wb=wb).fetchall()
 
 
+@pytest.mark.parametrize("catalog", ["sqlite"])
 def test_views_and_macros_that_hide_something_are_refused(log):
     """A view or macro put there by another DuckDB client, round our doors."""
     store = log.root / "work.sqlite"
@@ -563,9 +575,78 @@ def test_the_writing_door_writes(log):
 
 def test_a_deleted_catalog_is_not_remembered(log):
     """A kept connection does not answer for a workbench that was made anew at the same place."""
-    from mlworkbench.data.lake import create_workbench
 
     assert lake_cursor(log)
     shutil.rmtree(log.root)
     fresh = create_workbench(log.root)
     assert tables(wb=fresh) == []
+
+
+@pytest.mark.parametrize("catalog", ["postgresql"])
+def test_both_doors_hold_on_postgresql(log):
+    address = log.setting("lake", "catalog")
+    more = (
+        "FROM postgres_query('lake', 'SELECT 1')",
+        f"FROM postgres_scan('{address}', 'work', 'runs')",
+        f"ATTACH '{address}' AS other (TYPE postgres)",
+        "CALL postgres_execute('work', 'DELETE FROM runs')",
+    )
+    before = everything(log)
+    for query in (*more, *(a for a in ATTACKS if "\\u" not in a and a != "SELECT 1; -- one")):
+        with pytest.raises(UserError):
+            sql(query.format(store="x", data=data_path(log)), wb=log).fetchall()
+    for query in (*more, *RESERVED):
+        with pytest.raises(UserError):
+            sql(query.replace("\\n", "\n").format(store="x", data="/x"), write=True, wb=log)
+    assert everything(log) == before
+
+
+@pytest.mark.parametrize("catalog", ["postgresql"])
+def test_a_server_that_restarts_is_met_again(log, postgres):
+    with write_lake("one", wb=log) as write:
+        write.con.execute("INSERT INTO log SELECT 1, 0, r, hash(r + 0) FROM range(40) t(r)")
+    postgres.control("-m", "fast", "stop")
+    try:
+        for attempt in (
+            lambda: write_lake("two", wb=log).__enter__(),
+            lambda: sql("FROM log", wb=log),
+            lambda: snapshot_number("a-tag", log),
+        ):
+            with pytest.raises(WorkbenchError) as found:
+                attempt()
+            assert "\n" not in str(found.value)
+    finally:
+        postgres.start()
+    assert held(log) == {"1 0"}
+    with write_lake("three", wb=log) as write:
+        write.con.execute("INSERT INTO log SELECT 3, 0, r, hash(r + 0) FROM range(40) t(r)")
+    assert held(log) == {"1 0", "3 0"} and verify_files(log) == []
+
+
+@pytest.mark.parametrize("catalog", ["postgresql"])
+def test_a_lost_turn_commits_nothing(log, postgres):
+    """The server ends our connections between insert and commit: nothing half, nothing twice."""
+    from mlworkbench.core.store import LAKE_LOCK
+
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = "
+    refused = pytest.raises(WorkbenchError, match="could not be written")
+    with refused, write_lake("cut", wb=log) as write:
+        write.con.execute("INSERT INTO log SELECT 1, 0, r, hash(r + 0) FROM range(40) t(r)")
+        postgres.run(f"{cut}{LAKE_LOCK}")
+    assert held(log) == set()
+    check_after_crash(log, [])
+
+
+@pytest.mark.parametrize("catalog", ["sqlite"])
+def test_a_clone_with_settings_alone_becomes_a_workbench(wb, tmp_path):
+    """Git carries settings, not data; what has data is never made anew."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    text = (wb.root / "settings.ini").read_text().replace("timeout = 0", "timeout = 77")
+    (clone / "settings.ini").write_text(text)
+    with pytest.raises(WorkbenchError, match="mlworkbench init ."):
+        lake_cursor(open_workbench(clone))
+    made = create_workbench(clone)
+    assert made.setting("jobs", "timeout") == "77" and tables(wb=made) == []
+    with pytest.raises(UserError, match="already"):
+        create_workbench(clone)

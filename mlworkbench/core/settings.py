@@ -7,12 +7,15 @@ __all__ = [
     "SETTINGS",
     "Setting",
     "Workbench",
+    "checked_catalog",
     "read_settings",
     "settings_text",
     "is_workbench",
     "open_workbench",
     "shipped_folder",
     "actor",
+    "make_folder",
+    "as_open",
 ]
 
 # %% ../../nbs/1_core/02_settings.ipynb #dc0c6429
@@ -20,7 +23,9 @@ import configparser
 import getpass
 import importlib.util
 import os
+import stat
 import textwrap
+import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -46,11 +51,17 @@ SETTINGS = (
         "Shown in the app and on model cards; the folder's name when empty.",
     ),
     Setting(
+        "workbench",
+        "files",
+        "",
+        "Where folders of runs and models are kept; this folder when empty. A team names one that all can reach.",
+    ),
+    Setting(
         "lake",
         "catalog",
         "lake/catalog.sqlite",
         "Where the list of tables and snapshots is kept: a file in this folder, or postgresql://user@host/database "
-        "for a team. The work store (runs, models, events) follows it.",
+        "for a team (its password belongs in ~/.pgpass). The work store (runs, models, events) follows it.",
     ),
     Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
     Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
@@ -69,7 +80,7 @@ SETTINGS = (
         "compare",
         "worth",
         "",
-        "The smallest difference worth acting on, in the leading metric (for example 0.005). "
+        "The smallest difference worth acting on: in the leading metric (0.005), or in money a month (500 EUR). "
         "Set it before you see a result; empty: no verdict 'equivalent'.",
     ),
     Setting("costs", "currency", "EUR", "Currency of amounts."),
@@ -142,6 +153,11 @@ class Workbench:
         return self.setting("workbench", "name") or self.root.name
 
     @property
+    def files(self) -> Path:
+        """Where the folders ``runs`` and ``models`` are; a team's may be elsewhere than the settings."""
+        return (self.root / self.setting("workbench", "files")).resolve()
+
+    @property
     def shared(self) -> bool:
         """Whether the catalog is a PostgreSQL database that others use too."""
         return self.setting("lake", "catalog").startswith(("postgresql://", "postgres://"))
@@ -149,6 +165,32 @@ class Workbench:
     def __hash__(self) -> int:
         """Two handles on one folder are one key."""
         return hash(self.root)
+
+
+# %% ../../nbs/1_core/02_settings.ipynb #732ab203
+def checked_catalog(catalog: str, where: str) -> str:
+    """Refuse an address that holds a password; returns the others.
+
+    Parameters
+    ----------
+    catalog : str
+        A path, or ``postgresql://user@host/database``.
+    where : str
+        For the message.
+
+    Raises
+    ------
+    UserError
+        There is a password in it, or it is no address.
+    """
+    parts = urllib.parse.urlsplit(catalog)
+    options = urllib.parse.parse_qs(parts.query)
+    if parts.password is not None or {"password", "sslpassword"} & options.keys():
+        raise UserError(
+            f"{where} holds a password",
+            "Leave it out, and put it into ~/.pgpass (HOST:PORT:DATABASE:USER:PASSWORD, mode 600)",
+        )
+    return catalog
 
 
 # %% ../../nbs/1_core/02_settings.ipynb #a299d75a
@@ -167,7 +209,7 @@ def read_settings(path: Path) -> dict[tuple[str, str], str]:
     Raises
     ------
     UserError
-        A line that is no setting, or a section or name that is not known.
+        A line that is no setting, a section or name that is not known, or a password.
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
@@ -183,6 +225,7 @@ def read_settings(path: Path) -> dict[tuple[str, str], str]:
             names = [n for s, n in known if s == section] or {s for s, _ in known}
             wanted = name if section in {s for s, _ in known} else section
             raise UserError(f"{path}: [{section}] {name} is not a setting", nearest(wanted, names))
+    checked_catalog(values.get(("lake", "catalog"), ""), f"{path}: [lake] catalog")
     return values
 
 
@@ -255,11 +298,46 @@ def shipped_folder(name: str) -> Path:
 
 
 # %% ../../nbs/1_core/02_settings.ipynb #6f6c3bc8
-def actor() -> str:
-    """The login name of whoever runs this process, from the operating system."""
+def actor(wb: Workbench | None = None) -> str:
+    """The login name of whoever is at work.
+
+    Parameters
+    ----------
+    wb : Workbench, optional
+        One with a shared catalog: the login there. Otherwise the operating system's.
+    """
+    if wb is not None and wb.shared:
+        return _database_login(wb.setting("lake", "catalog"))
     try:
         import pwd
 
         return pwd.getpwuid(os.geteuid()).pw_name
     except (ImportError, KeyError):
         return getpass.getuser()
+
+
+def _database_login(catalog: str) -> str:
+    """The user that libpq logs in as: the address's, else ``PGUSER``, else the system's."""
+    from psycopg import conninfo, pq
+
+    given = conninfo.conninfo_to_dict(catalog).get("user")
+    usual = {o.keyword: o.val for o in pq.Conninfo.get_defaults()}
+    return str(given or (usual[b"user"] or b"").decode() or actor())
+
+
+# %% ../../nbs/1_core/02_settings.ipynb #65c990b0
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it; below a set-group-id folder as open as that one is."""
+    if not path.is_dir():
+        above = make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        as_open(path, above)
+    return path
+
+
+def as_open(path: Path, above: Path) -> None:
+    """Give a file or folder of ours the group's rights of the set-group-id folder it stands in."""
+    mode, own = above.stat().st_mode, path.stat()
+    if mode & stat.S_ISGID and own.st_uid == os.geteuid():
+        rights = stat.S_IMODE(mode) & (0o2070 if path.is_dir() else 0o0060)
+        path.chmod(stat.S_IMODE(own.st_mode) | rights)

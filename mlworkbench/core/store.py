@@ -24,6 +24,8 @@ __all__ = [
     "data_files",
     "tags",
     "looks",
+    "LAKE_LOCK",
+    "STORE_LOCK",
     "store_url",
     "reading",
     "writing",
@@ -37,10 +39,11 @@ import contextlib
 import datetime as dt
 import functools
 import os
+import secrets
 from collections.abc import Iterator
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Column, DateTime, Float, ForeignKey, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, ForeignKey, Integer, Text
 
 from .errors import UserError, WorkbenchError
 from .settings import Workbench, open_workbench
@@ -118,7 +121,7 @@ artifacts = sa.Table(
     Column("path", Text, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("sha256", Text, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
 )
 views = sa.Table(
     "views",
@@ -129,7 +132,7 @@ views = sa.Table(
     Column("source_snapshot", Integer, nullable=False),
     Column("definition", Text, nullable=False),
     Column("definition_sha256", Text, nullable=False),
-    Column("rows", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
     Column("built", DateTime, nullable=False),
 )
 models = sa.Table(
@@ -146,7 +149,7 @@ versions = sa.Table(
     Column("version", Integer, primary_key=True),
     Column("run", Text, ForeignKey("runs.run"), nullable=False),
     Column("sha256", Text, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
     Column("signature", Text, nullable=False),
     Column("created", DateTime, nullable=False),
     Column("actor", Text, nullable=False),
@@ -218,7 +221,7 @@ data_files = sa.Table(
     metadata,
     Column("path", Text, primary_key=True),
     Column("sha256", Text, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
 )
 tags = sa.Table(
     "tags",
@@ -268,13 +271,25 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
 
 # %% ../../nbs/1_core/03_store.ipynb #9e43b89a
+LAKE_LOCK, STORE_LOCK = 7310, 7311  # of the database: whose turn it is to write
+
+
 @functools.lru_cache(maxsize=8)
 def _engine(url: str, process: int) -> sa.Engine:
     if url.startswith("sqlite"):
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         _prepare_sqlite(engine)
         return engine
-    return sa.create_engine(url, connect_args={"options": "-csearch_path=work"}, pool_pre_ping=True)
+    patience = {} if "connect_timeout" in url else {"connect_timeout": 10}
+    options = {"options": "-csearch_path=work"} | patience
+    engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True, pool_size=2)
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection):
+        if connection.get_execution_options().get("writes"):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({STORE_LOCK})")
+
+    return engine
 
 
 # %% ../../nbs/1_core/03_store.ipynb #c2b6f5a5
@@ -285,18 +300,18 @@ def _begin(wb: Workbench | None, writes: bool) -> Iterator[sa.Connection]:
     if url.startswith("sqlite") and not (wb.root / "work.sqlite").exists():
         raise WorkbenchError(
             f"{wb.root / 'work.sqlite'} is missing",
-            "Restore it from a backup; `mlworkbench doctor` says what else is wrong",
+            "Restore it from a backup; in a fresh clone, `mlworkbench init .` makes an empty one",
         )
-    with _engine(url, os.getpid()).connect().execution_options(writes=writes) as connection:
-        try:
-            with connection.begin():
-                yield connection
-        except sa.exc.DatabaseError as err:
-            if isinstance(err, sa.exc.IntegrityError):
-                raise
-            raise WorkbenchError(
-                f"the store of {wb.root} cannot be used: {err.orig}", "Try `mlworkbench doctor`"
-            ) from err
+    try:
+        connected = _engine(url, os.getpid()).connect().execution_options(writes=writes)
+        with connected as connection, connection.begin():
+            yield connection
+    except sa.exc.DatabaseError as err:
+        if isinstance(err, sa.exc.IntegrityError):
+            raise
+        raise WorkbenchError(
+            f"the store of {wb.root} cannot be used: {err.orig}", "Try `mlworkbench doctor`"
+        ) from err
 
 
 # %% ../../nbs/1_core/03_store.ipynb #1d791819
@@ -312,15 +327,48 @@ def writing(wb: Workbench | None = None):
 
 
 # %% ../../nbs/1_core/03_store.ipynb #45e394f5
-def create_store(wb: Workbench) -> None:
-    """Create the tables of a new workbench, with the schema's version."""
+def create_store(wb: Workbench) -> dict[str, str]:
+    """Create the tables of a new workbench, or join the one that the shared catalog has already.
+
+    Returns
+    -------
+    dict of str to str
+        What the store says of itself: ``schema``, ``log`` (the audit chain's own id) and, on a
+        shared catalog, ``files`` and ``data`` (the team's folders).
+    """
     engine = _engine(store_url(wb), os.getpid())
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         if wb.shared:
-            connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS work")
+            _open_to_team(connection)
         metadata.create_all(connection)
         if not connection.execute(sa.select(meta)).first():
-            connection.execute(meta.insert(), {"name": "schema", "value": str(SCHEMA_VERSION)})
+            said = {"schema": str(SCHEMA_VERSION), "log": secrets.token_hex(16)}
+            if wb.shared:
+                data = str((wb.root / wb.setting("lake", "data")).resolve())
+                said |= {"files": str(wb.files), "data": data}
+                connection.exec_driver_sql(
+                    f"REVOKE UPDATE, DELETE, TRUNCATE ON events FROM {_owner(connection)}"
+                )
+            connection.execute(meta.insert(), [{"name": n, "value": v} for n, v in said.items()])
+        return dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
+
+
+def _owner(connection: sa.Connection) -> str:
+    """The role that owns the database, quoted: a team's is one that its people are members of."""
+    return connection.exec_driver_sql(
+        "SELECT quote_ident(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = current_database()"
+    ).scalar()
+
+
+def _open_to_team(connection: sa.Connection) -> None:
+    """Let whoever is a member of the database's owner use what this login makes in it."""
+    owner = _owner(connection)
+    for schema in ("work", "optuna"):
+        if not sa.inspect(connection).has_schema(schema):
+            connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+            connection.exec_driver_sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner}")
+    for right in ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE, SELECT ON SEQUENCES"):
+        connection.exec_driver_sql(f"ALTER DEFAULT PRIVILEGES GRANT {right} TO {owner}")
 
 
 # %% ../../nbs/1_core/03_store.ipynb #02fc3481

@@ -36,8 +36,9 @@ import importlib
 import json
 import os
 import re
-import time
-from collections.abc import Iterator
+import secrets
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,19 @@ from ..core.markup import Listing
 from mlworkbench.core.settings import (
     Workbench,
     actor,
+    as_open,
+    checked_catalog,
     is_workbench,
+    make_folder,
     open_workbench,
     read_settings,
     settings_text,
 )
 from mlworkbench.core.store import (
+    LAKE_LOCK,
     create_store,
     data_files,
+    metadata,
     reading,
     reads,
     runs,
@@ -73,6 +79,7 @@ from mlworkbench.data.doors import (
     check_names,
     check_reads_only,
     check_views,
+    one_statement,
     shortened,
 )
 
@@ -153,11 +160,11 @@ def _check_there(wb: Workbench) -> None:
             what = "store" if file.name == "work.sqlite" else "lake's catalog"
             raise WorkbenchError(
                 f"the {what} {file} is missing",
-                "Restore it from a backup; an opened workbench never makes a new one",
+                "Restore it from a backup; in a fresh clone, `mlworkbench init .` makes an empty one",
             )
 
 
-def _connect(wb: Workbench, *options: str) -> duckdb.DuckDBPyConnection:
+def _connect(wb: Workbench, *options: str, creates: bool = False) -> duckdb.DuckDBPyConnection:
     _check_there(wb)
     con = duckdb.connect(config=_CLOSED | {"memory_limit": wb.setting("lake", "memory")})
     threads = int(wb.setting("lake", "threads")) or int(os.environ.get("MLWORKBENCH_THREADS", "0"))
@@ -168,12 +175,15 @@ def _connect(wb: Workbench, *options: str) -> duckdb.DuckDBPyConnection:
     for name in ("ducklake", "postgres_scanner" if wb.shared else "sqlite_scanner"):
         load_extension(con, name)
     try:
-        con.execute(_attach_lake(wb, "DATA_INLINING_ROW_LIMIT 0", *options))
+        options += ("DATA_INLINING_ROW_LIMIT 0", f"CREATE_IF_NOT_EXISTS {creates}")
+        con.execute(_attach_lake(wb, *options))
     except duckdb.Error as err:
         raise WorkbenchError(
             f"the lake of {wb.root} does not open: {err}", "Try `mlworkbench doctor`"
         ) from err
     con.execute("USE lake")
+    for name, value in {"max_retry_count": 60, "retry_wait_ms": 20, "retry_backoff": 1.1}.items():
+        con.execute(f"SET ducklake_{name} = {value}")
     return con
 
 
@@ -186,7 +196,7 @@ def _locked(con: duckdb.DuckDBPyConnection, wb: Workbench) -> duckdb.DuckDBPyCon
     return con
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=12)
 def _reader(wb: Workbench, at: int | None, process: int, made: int) -> duckdb.DuckDBPyConnection:
     con = _connect(wb, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {at}"]))
     con.execute(_attach_work(wb))
@@ -208,11 +218,25 @@ def lake_cursor(wb: Workbench | None = None, at: int | None = None) -> duckdb.Du
     DuckDBPyConnection
     """
     wb = open_workbench(wb)
-    catalog = wb.root / wb.setting("lake", "catalog")
+    return _cursor(_reader, wb, at, os.getpid(), _made(wb))
+
+
+def _made(wb: Workbench) -> int:
+    """What tells a workbench from another that stood at the same place before."""
     _check_there(wb)
-    made = 0 if wb.shared else catalog.stat().st_ino
-    cursor = _reader(wb, at, os.getpid(), made).cursor()
-    cursor.execute("USE lake")
+    return 0 if wb.shared else (wb.root / wb.setting("lake", "catalog")).stat().st_ino
+
+
+def _cursor(kept: Callable, wb: Workbench, *key: Any) -> duckdb.DuckDBPyConnection:
+    try:
+        cursor = kept(wb, *key).cursor()
+        cursor.execute("USE lake")
+        if wb.shared:
+            _newest(cursor)
+    except duckdb.Error:
+        kept.cache_clear()
+        cursor = kept(wb, *key).cursor()
+        cursor.execute("USE lake")
     return cursor
 
 
@@ -225,16 +249,28 @@ PREDICTIONS = (
 
 def create_lake(wb: Workbench) -> None:
     """Make the catalog, the folder of files and the table of predictions of a new workbench."""
-    data_path(wb).mkdir(parents=True, exist_ok=True)
-    (wb.root / "lake").mkdir(exist_ok=True)
+    make_folder(data_path(wb))
+    make_folder(wb.files / "runs")
     catalog = wb.root / wb.setting("lake", "catalog")
     if not wb.shared:
         catalog.touch()
+    with contextlib.closing(_connect(wb, creates=True)) as con:
+        query = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'mlw_sources'"
+        if con.execute(query).fetchone():
+            return
     with write_lake("a new lake", wb=wb) as write:
         write.con.execute(f"CREATE TABLE IF NOT EXISTS predictions ({PREDICTIONS})")
         write.con.execute("ALTER TABLE predictions SET PARTITIONED BY (run)")
         write.con.execute(
-            "CREATE TABLE IF NOT EXISTS mlw_roles (table_name VARCHAR, role VARCHAR, column_name VARCHAR, place INTEGER)"
+            "CREATE TABLE IF NOT EXISTS mlw_roles (table_name VARCHAR, role VARCHAR, column_name VARCHAR, place INTEGER, value VARCHAR)"
+        )
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_contracts (table_name VARCHAR, version INTEGER, number VARCHAR, sha256 VARCHAR, "
+            'text VARCHAR, author VARCHAR, "at" TIMESTAMP, changes VARCHAR, breaking BOOLEAN)'
+        )
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_quarantine (id VARCHAR, table_name VARCHAR, source VARCHAR, sha256 VARCHAR, "
+            'line BIGINT, reason VARCHAR, column_name VARCHAR, "row" VARCHAR, author VARCHAR, "at" TIMESTAMP)'
         )
         write.con.execute(
             "CREATE TABLE IF NOT EXISTS mlw_sources (table_name VARCHAR, sha256 VARCHAR, name VARCHAR, rows BIGINT)"
@@ -261,7 +297,8 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
     Parameters
     ----------
     folder : str or Path
-        A new or empty folder, or one without a ``settings.ini``.
+        A new folder, or one without a ``settings.ini``; a clone of a workbench, which has its
+        settings but neither store nor lake, gets empty ones.
     **changes : str
         Settings that differ from their defaults, as ``section_name="value"``.
 
@@ -275,40 +312,66 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
         The folder is a workbench already, or has a ``settings.ini`` of something else.
     """
     root = Path(folder).expanduser().resolve()
+    text = None
     if (root / "settings.ini").exists():
-        what = (
-            "is a workbench already"
-            if is_workbench(root)
-            else "has a settings.ini of something else"
-        )
-        raise UserError(f"{root} {what}", "Choose another folder")
-    text = settings_text({tuple(name.split("_", 1)): value for name, value in changes.items()})
-    (root / "runs").mkdir(parents=True, exist_ok=True)
-    if not (root / ".gitignore").exists():
-        (root / ".gitignore").write_text(_IGNORED)
-    (root / "settings.ini.new").write_text(text)
-    wb = Workbench(root, read_settings(root / "settings.ini.new"))
-    create_store(wb)
+        if not is_workbench(root):
+            raise UserError(f"{root} has a settings.ini of something else", "Choose another folder")
+        if (root / "work.sqlite").exists() or (root / "lake").exists():
+            raise UserError(f"{root} is a workbench already", "Choose another folder")
+        text = (root / "settings.ini").read_text("utf-8")  # a clone: its settings without its data
+        given = read_settings(root / "settings.ini")
+        changes = {"_".join(name): value for name, value in given.items()} | changes
+    changes = dict(changes)
+    if checked_catalog(changes.get("lake_catalog", ""), "the catalog's address").startswith(
+        "postgres"
+    ):
+        changes.setdefault("promotion_approval", "second-person")
+    wb, there = _begun(root, text or _settings_of(changes))
+    if there.get("files", str(wb.files)) != str(wb.files) and not changes.get("workbench_files"):
+        theirs = {"workbench_files": there["files"], "lake_data": there["data"]}
+        if not Path(there["data"]).is_dir():
+            raise UserError(
+                f"the team's folder {there['files']} is not to be reached from here",
+                "Name it as it is called here with --files DIR",
+            )
+        wb, _ = _begun(root, _settings_of(changes | theirs))
     create_lake(wb)
     os.replace(root / "settings.ini.new", root / "settings.ini")
     return wb
 
 
+def _settings_of(changes: dict[str, str]) -> str:
+    return settings_text({tuple(name.split("_", 1)): value for name, value in changes.items()})
+
+
+def _begun(root: Path, text: str) -> tuple[Workbench, dict[str, str]]:
+    """Write settings beside their place, and make or join the store that they name."""
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / ".gitignore").exists():
+        (root / ".gitignore").write_text(_IGNORED)
+    (root / "settings.ini.new").write_text(text)
+    wb = Workbench(root, read_settings(root / "settings.ini.new"))
+    (root / "lake").mkdir(exist_ok=True)
+    return wb, create_store(wb)
+
+
 # %% ../../nbs/2_data/01_lake.ipynb #6d3d7e53
 @contextlib.contextmanager
-def _turn(wb: Workbench) -> Iterator[None]:
+def _turn(wb: Workbench, beside: bool = False) -> Iterator[Callable[[], Any]]:
+    """Wait for a turn to write; yields what fails when the turn was lost meanwhile."""
     if wb.shared:
         engine = sa.create_engine(store_url(wb), poolclass=sa.NullPool)
-        with engine.connect() as db:
-            db.execute(sa.text("SELECT pg_advisory_lock(7310)"))
-            yield
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+            lock = "pg_advisory_lock_shared" if beside else "pg_advisory_lock"
+            db.execute(sa.text(f"SELECT {lock}({LAKE_LOCK})"))
+            yield lambda: db.execute(sa.text("SELECT 1"))
         return
     import fcntl
 
     handle = os.open(wb.root / "lake" / ".turn", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield lambda: None
     finally:
         os.close(handle)
 
@@ -322,47 +385,36 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _new_files(folder: Path, since: float) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _new_files(Path(entry.path), since)
-            elif entry.stat(follow_symlinks=False).st_mtime >= since:
-                yield Path(entry.path)
-
-
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _make_durable(wb: Workbench, since: float) -> None:
-    root = data_path(wb)
-    fresh = sorted(_new_files(root, since))
-    for folder in {parent for f in fresh for parent in f.parents if parent.is_relative_to(root)}:
-        _fsync(folder)
-    rows = []
-    for file in fresh:
+def _written(con: duckdb.DuckDBPyConnection, wb: Workbench) -> list[Path]:
+    """The files below the lake's folder that this connection wrote in this transaction."""
+    rows = con.execute(
+        "SELECT DISTINCT path FROM duckdb_logs_parsed('FileSystem') "
+        "WHERE op = 'WRITE' AND connection_id = current_connection_id() AND starts_with(path, ?)",
+        [f"{data_path(wb)}/"],
+    )
+    return sorted(file for (path,) in rows.fetchall() if (file := Path(path)).exists())
+
+
+def _make_durable(files: list[Path], wb: Workbench) -> None:
+    root, rows = data_path(wb), []
+    folders = {p for f in files for p in f.parents if p.is_relative_to(root)}
+    for path in sorted(folders - {root}) + files:
+        as_open(path, path.parent)
+    for file in files:
         _fsync(file)
-        rows.append(
-            {
-                "path": str(file.relative_to(root)),
-                "sha256": sha256(file),
-                "bytes": file.stat().st_size,
-            }
-        )
+        size, digest = file.stat().st_size, sha256(file)
+        rows.append({"path": str(file.relative_to(root)), "sha256": digest, "bytes": size})
+    for folder in folders:
+        _fsync(folder)
     if rows:
         with writing(wb) as db:
-            known = set(
-                db.scalars(
-                    sa.select(data_files.c.path).where(
-                        data_files.c.path.in_([r["path"] for r in rows])
-                    )
-                )
-            )
-            if rows := [r for r in rows if r["path"] not in known]:
-                db.execute(data_files.insert(), rows)
+            db.execute(data_files.insert(), rows)
 
 
 # %% ../../nbs/2_data/01_lake.ipynb #c175a4ed
@@ -389,8 +441,18 @@ class Write:
     snapshot: int | None = None
 
 
-@contextlib.contextmanager
-def write_lake(message: str, wb: Workbench | None = None) -> Iterator[Write]:
+@functools.lru_cache(maxsize=4)
+def _writer(
+    wb: Workbench, closed: bool, process: int, thread: int, made: int
+) -> duckdb.DuckDBPyConnection:
+    con = _connect(wb)
+    con.execute("CALL enable_logging('FileSystem')")
+    return _locked(con, wb) if closed else con
+
+
+def write_lake(
+    message: str, wb: Workbench | None = None, beside: bool = False
+) -> contextlib.AbstractContextManager[Write]:
     """One write transaction on the lake, durable when the block ends without an error.
 
     Parameters
@@ -398,10 +460,12 @@ def write_lake(message: str, wb: Workbench | None = None) -> Iterator[Write]:
     message : str
         What changes and why; it stands beside the snapshot.
     wb : Workbench, optional
+    beside : bool
+        The block only adds rows, so it may commit beside others that do (on a shared catalog).
 
-    Yields
-    ------
-    Write
+    Returns
+    -------
+    context manager of Write
         With ``con``, a connection whose current database is the lake.
 
     Raises
@@ -409,50 +473,74 @@ def write_lake(message: str, wb: Workbench | None = None) -> Iterator[Write]:
     WorkbenchError
         The disk or the catalog refused; nothing was changed.
     """
-    wb = open_workbench(wb)
-    with _turn(wb):
-        con = _connect(wb)
-        since = time.time() - 2
-        try:
-            before = _newest(con)
-            con.execute("BEGIN")
-            extra = json.dumps({"run": os.environ.get("MLWORKBENCH_RUN")})
-            con.execute(
-                "CALL lake.set_commit_message(?, ?, extra_info => ?)", [actor(), message, extra]
-            )
-            write = Write(con)
-            yield write
-            _commit(con, wb, since, message)
-            crash_point("after_commit")
-            after = _newest(con)
-            write.snapshot = after if after != before else None
-        except BaseException as err:
-            _undo(con, wb, since)
-            if isinstance(err, duckdb.IOException):
-                raise _unwritten(message, err) from err
-            raise
-        finally:
-            con.close()
+    return _writing(message, open_workbench(wb), beside, closed=False)
 
 
-def _undo(con: duckdb.DuckDBPyConnection, wb: Workbench, since: float) -> None:
+@contextlib.contextmanager
+def _writing(message: str, wb: Workbench, beside: bool, closed: bool) -> Iterator[Write]:
+    con = _cursor(_writer, wb, closed, os.getpid(), threading.get_ident(), _made(wb))
+    try:
+        con.execute("CALL truncate_duckdb_logs()")
+        with _turn(wb, beside) as still_ours:
+            yield from _transaction(con, message, wb, still_ours)
+    finally:
+        con.close()
+
+
+def _transaction(
+    con: duckdb.DuckDBPyConnection, message: str, wb: Workbench, still_ours: Callable
+) -> Iterator[Write]:
+    write, mark, asked, sent = Write(con), secrets.token_hex(8), False, False
+    extra = json.dumps({"run": os.environ.get("MLWORKBENCH_RUN"), "commit": mark})
+    try:
+        before = _newest(con)
+        con.execute("BEGIN")
+        said = [actor(wb), message, extra]
+        con.execute("CALL lake.set_commit_message(?, ?, extra_info => ?)", said)
+        yield write
+        asked = True
+        crash_point("before_fsync")
+        _make_durable(_written(con, wb), wb)
+        crash_point("before_commit")
+        still_ours()
+        sent = True
+        _commit(con, mark, wb)
+    except BaseException as err:
+        _undo(con, wb, in_doubt=sent and wb.shared)
+        known = (duckdb.Error, OSError, sa.exc.DBAPIError) if asked else duckdb.IOException
+        if isinstance(err, known):
+            raise _unwritten(message, err) from err
+        raise
+    crash_point("after_commit")
+    write.snapshot = _own_snapshot(con, mark, before)
+
+
+def _commit(con: duckdb.DuckDBPyConnection, mark: str, wb: Workbench) -> None:
+    try:
+        con.execute("COMMIT")
+    except duckdb.Error:
+        if not wb.shared or _own_snapshot(lake_cursor(wb), mark) is None:
+            raise  # else it was done, and only the answer was lost
+
+
+def _own_snapshot(con: duckdb.DuckDBPyConnection, mark: str, before: int = -1) -> int | None:
+    found = con.execute(
+        "SELECT snapshot_id FROM __ducklake_metadata_lake.ducklake_snapshot_changes "
+        f"WHERE snapshot_id > {before} AND contains(commit_extra_info, ?)",
+        [mark],
+    ).fetchone()
+    return found[0] if found else None
+
+
+def _undo(con: duckdb.DuckDBPyConnection, wb: Workbench, in_doubt: bool) -> None:
+    """Take back what was not committed; its files too, unless a server may still commit them."""
     with contextlib.suppress(duckdb.Error):
         con.execute("ROLLBACK")
     with contextlib.suppress(duckdb.Error, WorkbenchError, OSError):
-        kept = lake_files(wb)
-        for file in list(_new_files(data_path(wb), since)):
+        kept = set() if in_doubt else lake_files(wb)
+        for file in [] if in_doubt else _written(con, wb):
             if str(file.relative_to(data_path(wb))) not in kept:
                 file.unlink()
-
-
-def _commit(con: duckdb.DuckDBPyConnection, wb: Workbench, since: float, message: str) -> None:
-    try:
-        crash_point("before_fsync")
-        _make_durable(wb, since)
-        crash_point("before_commit")
-        con.execute("COMMIT")
-    except (duckdb.Error, OSError) as err:
-        raise _unwritten(message, err) from err
 
 
 def _unwritten(message: str, err: Exception) -> WorkbenchError:
@@ -566,9 +654,13 @@ def snapshot_number(at: "int | str | None", wb: Workbench | None = None) -> int 
         known = dict(db.execute(sa.select(tags.c.tag, tags.c.snapshot)).all())
     if str(at) in known:
         return known[str(at)]
-    newest = _newest(lake_cursor(wb))
+    con = lake_cursor(wb)
+    newest = _newest(con)
     if str(at).isdigit() and int(at) <= newest:
-        return int(at)
+        query = "SELECT 1 FROM __ducklake_metadata_lake.ducklake_snapshot WHERE snapshot_id = ?"
+        if con.execute(query, [int(at)]).fetchone():
+            return int(at)
+        raise UserError(f"snapshot {at} has expired", "See `mlworkbench snapshots` for those kept")
     raise UserError(
         f"there is no snapshot {at}", f"The newest is {newest}; tags: {', '.join(known) or 'none'}"
     )
@@ -690,7 +782,10 @@ def _note_reads(
         if db.execute(sa.select(runs.c.run).where(runs.c.run == run)).first() is None:
             return  # a run of another workbench
         for table in seen:
-            row = {"run": run, "table_name": table, "snapshot": states[table.lower()]}
+            state = states.get(
+                table.lower(), snapshot
+            )  # the snapshot that changed it may have expired
+            row = {"run": run, "table_name": table, "snapshot": state}
             if not db.execute(
                 sa.select(reads).where(*(reads.c[k] == v for k, v in row.items()))
             ).first():
@@ -706,10 +801,11 @@ def _explained(err: duckdb.Error, con: duckdb.DuckDBPyConnection) -> UserError:
                 "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
             ).fetchall()
         ]
-        return UserError(
-            f"there is no table {missing[1]}",
-            nearest(missing[1], [n for n in names if not n.startswith("mlw_")]),
-        )
+        hint = nearest(missing[1], [n for n in names if not n.startswith("mlw_")])
+        facts = nearest(missing[1], metadata.tables)
+        if not hint.startswith("Did you mean") and facts.startswith("Did you mean"):
+            hint = facts.replace("'", "'work.", 1)
+        return UserError(f"there is no table {missing[1]}", hint)
     return UserError(f"the query fails: {shortened(err)}")
 
 
@@ -717,8 +813,9 @@ def _explained(err: duckdb.Error, con: duckdb.DuckDBPyConnection) -> UserError:
 def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.DuckDBPyRelation | None:
     con = lake_cursor(wb)
     check_changes_tables(con, query)
-    with write_lake(" ".join(query.split())[:200], wb=wb) as write:
-        _locked(write.con, wb)
+    adds = one_statement(con, query) == "INSERT"
+    said = " ".join(query.split())[:200]
+    with _writing(said, wb, beside=adds, closed=True) as write:
         for name, frame in frames.items():
             write.con.register(
                 name, frame.arrow() if isinstance(frame, duckdb.DuckDBPyRelation) else frame
@@ -735,7 +832,9 @@ def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.Duck
 
 
 # %% ../../nbs/2_data/01_lake.ipynb #ddd4a7a9
-def declare_roles(con: duckdb.DuckDBPyConnection, table: str, **roles: "str | list[str]") -> None:
+def declare_roles(
+    con: duckdb.DuckDBPyConnection, table: str, **roles: "str | list[str] | dict[str, str]"
+) -> None:
     """Write down what columns of a table mean, within a lake transaction.
 
     Parameters
@@ -744,15 +843,19 @@ def declare_roles(con: duckdb.DuckDBPyConnection, table: str, **roles: "str | li
         The connection of a ``write_lake`` block.
     table : str
     **roles
-        ``key``, ``time``, ``entity``, ``label``, ``amount``: a column or a list of them. A role
-        that is given replaces what was declared; the others stay.
+        ``key``, ``time``, ``entity``, ``label``, ``amount`` and the others that a contract knows: a
+        column, a list of them, or a dict of column to value (a label's delay). A role that is
+        given replaces what was declared; the others stay.
     """
     for role, columns in roles.items():
         con.execute(
             "DELETE FROM mlw_roles WHERE lower(table_name) = lower(?) AND role = ?", [table, role]
         )
-        for place, column in enumerate([columns] if isinstance(columns, str) else columns):
-            con.execute("INSERT INTO mlw_roles VALUES (?, ?, ?, ?)", [table, role, column, place])
+        columns = [columns] if isinstance(columns, str) else columns
+        values = columns if isinstance(columns, dict) else dict.fromkeys(columns, "")
+        rows = [[table, role, c, place, v] for place, (c, v) in enumerate(values.items())]
+        if rows:
+            con.executemany("INSERT INTO mlw_roles VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def declared_roles(table: str, wb: Workbench | None = None) -> dict[str, list[str]]:

@@ -8,12 +8,23 @@ __all__ = ["COMMANDS", "main"]
 # %% ../../nbs/7_desk/09_cli.ipynb #0f050531
 import sys
 
-from . import cli_desk, cli_grids, cli_lab, cli_models, cli_report, cli_runs
+from mlworkbench.desk import (
+    cli_contracts,
+    cli_desk,
+    cli_grids,
+    cli_lab,
+    cli_models,
+    cli_report,
+    cli_runs,
+    cli_upkeep,
+)
 from .cli_data import cli
 from .commands import run_command
 
 COMMANDS = (
+    cli_contracts,
     cli_runs,
+    cli_upkeep,
     cli_grids,
     cli_models,
     cli_report,

@@ -53,17 +53,21 @@ def cli() -> None:
     "--example", type=click.Choice(["cards"]), help="With a month of simulated card payments."
 )
 @click.option("--catalog", default="", help="postgresql://… for a workbench that a team shares.")
-def init(folder: str, example: str | None, catalog: str) -> tuple[Any, str]:
+@click.option(
+    "--files", default="", metavar="DIR", help="The team's folder of data, runs and models."
+)
+def init(folder: str, example: str | None, catalog: str, files: str) -> tuple[Any, str]:
     """Make a workbench: a folder with settings, a lake, a starter notebook and a features notebook.
 
     \b
     Examples:
       mlworkbench init mine
       mlworkbench init mine --example cards
+      mlworkbench init mine --catalog postgresql://ann@db/cards --files /srv/cards
     """
     from mlworkbench.desk.starting import init as make
 
-    wb = make(folder, example=example or "", catalog=catalog)
+    wb = make(folder, example=example or "", catalog=catalog, files=files)
     text = f"{wb.root} is a workbench.\nNext: cd {folder} && mlworkbench lab   (opens nbs/start.ipynb), or\n      mlworkbench ingest FILE --table NAME"
     return {"workbench": str(wb.root)}, text
 

@@ -38,7 +38,7 @@ def lab_page(notebook: str = "", wb: Workbench | None = None) -> str:
     """
     wb = open_workbench(wb)
     if not notebook:
-        first = Path("nbs", "start.ipynb")
+        first = Path(wb.setting("jobs", "folder"), "start.ipynb")
         return f"/lab/tree/{first}" if (wb.root / first).exists() else "/lab"
     path = next((p for p in (Path(notebook), wb.root / notebook) if p.is_file()), None)
     if path is None:

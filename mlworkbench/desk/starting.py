@@ -16,7 +16,7 @@ from .verbs import simulate
 
 
 # %% ../../nbs/7_desk/07_starting.ipynb #1c49b790
-def init(folder: "str | Path", example: str = "", catalog: str = "") -> Workbench:
+def init(folder: "str | Path", example: str = "", catalog: str = "", files: str = "") -> Workbench:
     """Make a workbench with its notebooks, and with simulated cards where asked.
 
     Parameters
@@ -27,6 +27,9 @@ def init(folder: "str | Path", example: str = "", catalog: str = "") -> Workbenc
         ``cards``: a month of simulated card payments in the table ``cards``.
     catalog : str
         ``postgresql://…`` for a workbench that a team shares; approval then takes a second person.
+        A second folder that names the same catalog joins the same workbench.
+    files : str
+        The folder of the team's data, runs and models, when it is not to be this one.
 
     Returns
     -------
@@ -39,9 +42,12 @@ def init(folder: "str | Path", example: str = "", catalog: str = "") -> Workbenc
     """
     if example not in ("", "cards"):
         raise UserError(f"there is no example '{example}'", nearest(example, ["cards"]))
-    shared = {"lake_catalog": catalog, "promotion_approval": "second-person"} if catalog else {}
-    wb = create_workbench(folder, **shared)
-    notebooks = wb.root / "nbs"
+    given = {"lake_catalog": catalog} if catalog else {}
+    if files:
+        given |= {"workbench_files": str(Path(files).expanduser().resolve())}
+        given["lake_data"] = f"{given['workbench_files']}/lake/data"
+    wb = create_workbench(folder, **given)
+    notebooks = wb.root / wb.setting("jobs", "folder")
     notebooks.mkdir(exist_ok=True)
     for source in sorted(shipped_folder("starter").glob("*.ipynb")):
         if not (notebooks / source.name).exists():

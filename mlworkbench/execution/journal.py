@@ -170,7 +170,7 @@ def log_file(
     """
     wb = open_workbench(wb)
     found = current_run(run, wb)
-    folder = (wb.root / "runs" / found).resolve()
+    folder = (wb.files / "runs" / found).resolve()
     if not path.resolve().is_relative_to(folder):
         raise UserError(f"{path} is not in the run's folder", f"Write it into {folder}")
     name = str(path.resolve().relative_to(folder))
@@ -196,7 +196,7 @@ def log_text(
         raise UserError(
             f"'{name}' is not a file's name", "Use letters, digits, space, dot, dash and underscore"
         )
-    path = wb.root / "runs" / current_run(run, wb) / name
+    path = wb.files / "runs" / current_run(run, wb) / name
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
@@ -220,7 +220,7 @@ def show_progress(done: float, text: str) -> None:
     if not executed_run() or time.monotonic() - _told[0] < 0.3:
         return
     _told[0] = time.monotonic()
-    path = open_workbench().root / "runs" / executed_run() / "inner.json"
+    path = open_workbench().files / "runs" / executed_run() / "inner.json"
     path.with_suffix(".new").write_text(json.dumps({"done": done, "text": text, "at": time.time()}))
     os.replace(path.with_suffix(".new"), path)
 
@@ -303,7 +303,7 @@ def log_model(
             "Log its scores with mw.log_predictions(y, score); they compare like any model's",
         )
     wb = open_workbench(wb)
-    path = wb.root / "runs" / current_run(run, wb) / "model.cbm"
+    path = wb.files / "runs" / current_run(run, wb) / "model.cbm"
     model.save_model(str(path))
     log_file(path, "model", run=run, wb=wb)
     if signature is not None:
@@ -434,7 +434,7 @@ def log_predictions(
     table = table.append_column(
         "scores", pa.nulls(len(frame), kind) if maps is None else pa.array(maps, kind)
     )
-    with write_lake(f"predictions of {found}", wb=wb) as write:
+    with write_lake(f"predictions of {found}", wb=wb, beside=True) as write:
         write.con.register("rows_", table)
         for name in frame["split"].unique():
             write.con.execute(

@@ -44,7 +44,7 @@ import sqlalchemy as sa
 
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, cell_text, escaped, html_table, quiet
-from ..core.settings import Workbench, actor, open_workbench
+from ..core.settings import Workbench, actor, make_folder, open_workbench
 from mlworkbench.core.store import (
     artifacts,
     facts,
@@ -190,7 +190,7 @@ _alive: dict[str, int] = {}
 
 
 def _hold(folder: Path) -> None:
-    handle = os.open(folder / ".alive", os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(folder / ".alive", os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     _alive[str(folder)] = handle
 
@@ -204,11 +204,11 @@ def _lives(folder: Path) -> bool:
     if str(folder) in _alive:
         return True
     try:
-        handle = os.open(folder / ".alive", os.O_RDWR)
+        handle = os.open(folder / ".alive", os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
@@ -270,13 +270,12 @@ def open_run(
         new_id(),
         code_state(notebook.parent if notebook and notebook.is_relative_to(wb.root) else wb.root),
     )
-    folder = wb.root / "runs" / run
-    folder.mkdir(parents=True)
+    folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
     if state["patch"]:
         (folder / "uncommitted.patch").write_text(state["patch"])
     row = {"run": run, "experiment": experiment, "kind": kind, "state": "running", "attempt": 1}
-    row |= {"actor": actor(), "started": now(), "parent": parent}
+    row |= {"actor": actor(wb), "started": now(), "parent": parent}
     row |= {"commit_id": state["commit_id"], "dirty": state["dirty"]}
     row |= {
         "notebook": str(notebook) if notebook else None,
@@ -335,7 +334,7 @@ def close_run(run: str, state: str, error: str | None = None, wb: Workbench | No
             .where(runs.c.run == run, runs.c.state == "running")
             .values(state=state, ended=now(), error=error)
         )
-    _release(wb.root / "runs" / run)
+    _release(wb.files / "runs" / run)
     if not done.rowcount:
         raise WorkbenchError(f"run {run} is already {get_run(run, wb=wb).state}", "Run it again")
     return get_run(run, wb=wb)
@@ -351,11 +350,13 @@ def sweep(wb: Workbench | None = None) -> list[str]:
         The runs that were found dead.
     """
     wb = open_workbench(wb)
+    if not (wb.files / "runs").is_dir():
+        return []  # a team's folder that is not to be reached from here says nothing about its runs
     with reading(wb) as db:
         open_ = db.scalars(
             sa.select(runs.c.run).where(runs.c.state.in_(("running", "queued")))
         ).all()
-    dead = [run for run in open_ if not _lives(wb.root / "runs" / run)]
+    dead = [run for run in open_ if not _lives(wb.files / "runs" / run)]
     if dead:
         with writing(wb) as db:
             left = runs.c.run.in_(dead) & runs.c.state.in_(("running", "queued"))
@@ -414,7 +415,7 @@ def _load(wb: Workbench, where: Any = None) -> list[Run]:
                 }
                 for m in sorted(scores.get(row.run, []), key=_order)
             },
-            root=wb.root,
+            root=wb.files,
         )
         for row in rows
     ]

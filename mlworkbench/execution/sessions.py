@@ -27,7 +27,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..core.current import executed_run, open_runs
+from ..core.current import executed_run, open_runs, present_run
 from ..core.errors import UserError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
@@ -122,6 +122,9 @@ def end_run(
 ) -> RunHandle:
     """Close the current run, with the cells that were executed.
 
+    Where the last one has ended already (``as_job`` ended it, or this cell ran twice), that run is
+    returned as it ended.
+
     Parameters
     ----------
     state : str
@@ -138,15 +141,18 @@ def end_run(
     Raises
     ------
     UserError
-        No run is open.
+        No run was opened here.
     """
+    if homes and not present_run():
+        last, home = list(homes.items())[-1]
+        return handle(get_run(last, wb=home))
     run = current_run(wb=wb)
     if executed_run():
         return handle(get_run(run, wb=wb))  # whoever executes the notebook closes its run
-    wb = homes.pop(run, None) or open_workbench(wb)
+    wb = homes.get(run) or open_workbench(wb)
     open_runs.remove(run)
     with contextlib.suppress(OSError):
-        _keep_cells(wb.root / "runs" / run, run, wb)
+        _keep_cells(wb.files / "runs" / run, run, wb)
     return handle(close_run(run, state, error, wb=wb))
 
 

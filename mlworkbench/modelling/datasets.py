@@ -32,6 +32,7 @@ from mlworkbench.data.lake import (
     table_columns,
 )
 from ..data.splits import parse_split, resolve_split, split_sql
+from .giveaways import find_giveaways, refuse_giveaways
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #ea2904c7
@@ -281,8 +282,22 @@ def describe_problem(
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #4693fb22
 def check_training(values: dict, wb: Workbench) -> Problem:
-    """The check that the job ``train`` names: refuse what can be seen before a kernel starts."""
-    return describe_problem(values, wb)
+    """The check that the job ``train`` names: refuse what can be seen before a kernel starts.
+
+    Raises
+    ------
+    UserError
+        As ``describe_problem``; and where a feature is the target, or alone determines it.
+    """
+    problem, drop = describe_problem(values, wb), values.get("drop") or ""
+    name = problem.view or problem.table
+    if problem.view and problem.target not in _names(drop):
+        named = table_columns(problem.view, problem.snapshot, wb)
+        refuse_giveaways([c for c in named if c == problem.target], name, problem.target, drop)
+    rows = f"({rows_sql(problem)})"
+    found = find_giveaways(lake_cursor(wb), rows, problem.features, "mlw_label")
+    refuse_giveaways(found, name, problem.target, drop)
+    return problem
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #81cb5b7d

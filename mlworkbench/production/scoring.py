@@ -6,13 +6,17 @@
 __all__ = ["BATCH", "score"]
 
 # %% ../../nbs/6_production/01_scoring.ipynb #420330ef
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import duckdb
 import pandas as pd
 
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
+from ..data.columns import literal
 from ..data.ingestion import checked_table
 from mlworkbench.data.lake import (
     declared_roles,
@@ -80,6 +84,23 @@ def _scored(version: Version, batch: pd.DataFrame, model: object) -> pd.DataFram
     return found
 
 
+def _spool(batches: Iterator[pd.DataFrame], file: Path, tell: Progress, total: int) -> int:
+    """Write scored batches to a Parquet file, one after another; gives the rows."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    done, writer = 0, None
+    for batch in batches:
+        table = pa.Table.from_pandas(batch, preserve_index=False)
+        writer = writer or ParquetWriter(file, table.schema)
+        writer.write_table(table)
+        done += len(batch)
+        tell(0.95 * done / max(total, 1), f"{done:,} of {total:,} rows")
+    if writer:
+        writer.close()
+    return done
+
+
 # %% ../../nbs/6_production/01_scoring.ipynb #9561f2b7
 def _columns(many: bool) -> dict[str, str]:
     plain = {"row_key": "VARCHAR", "model": "VARCHAR", "version": "INTEGER", "score": "DOUBLE"}
@@ -144,29 +165,30 @@ def score(
         .execute(f"SELECT count(*) FROM lake.main.{quoted(table)} AT (VERSION => {snapshot})")
         .fetchone()[0]
     )
-    names = ", ".join(
-        f"'{c}': class_{i}" for i, c in enumerate(map(_literal, version.signature["classes"]))
-    )
-    scores = f", MAP {{{names}}}" if many else ""
-    done, target = 0, f"lake.main.{quoted(to)}"
-    with write_lake(f"scores of {table} by {version.name}", wb=wb) as write:
-        write.con.execute(
-            f"CREATE TABLE IF NOT EXISTS {target} ({', '.join(f'{n} {t}' for n, t in _columns(many).items())})"
-        )
-        for batch in _batches(source, wb):
-            write.con.register("batch_", _scored(version, batch, loaded))
-            write.con.execute(
-                f"DELETE FROM {target} WHERE model = ? AND version = ? AND row_key IN (SELECT row_key FROM batch_)",
-                [version.model, version.version],
-            )
-            write.con.execute(
-                f"INSERT INTO {target} SELECT row_key, ?, ?, score{scores} FROM batch_",
-                [version.model, version.version],
-            )
-            done += len(batch)
-            progress(done / max(total, 1), f"{done:,} of {total:,} rows")
+    scratch = wb.root / "lake" / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scoring-", dir=scratch) as folder:
+        file = Path(folder) / "scores.parquet"
+        scored = (_scored(version, batch, loaded) for batch in _batches(source, wb))
+        done = _spool(scored, file, progress, total)
+        with write_lake(f"scores of {table} by {version.name}", wb=wb) as write:
+            columns = ", ".join(f"{n} {t}" for n, t in _columns(many).items())
+            write.con.execute(f"CREATE TABLE IF NOT EXISTS lake.main.{quoted(to)} ({columns})")
+            if done:
+                _replace(write.con, version, to, file)
     return {"table": to, "rows": done, "model": version.model, "version": version.version}
 
 
-def _literal(text: str) -> str:
-    return text.replace("'", "''")
+def _replace(con: duckdb.DuckDBPyConnection, version: Version, to: str, file: Path) -> None:
+    """Put the scores of a file in the place of those of the same version and keys."""
+    names = ", ".join(
+        f"{literal(c)}: class_{i}" for i, c in enumerate(version.signature["classes"])
+    )
+    scores = f", MAP {{{names}}}" if version.signature["task"] == "multiclass" else ""
+    target, fresh = f"lake.main.{quoted(to)}", f"read_parquet({literal(str(file))})"
+    who = [version.model, version.version]
+    con.execute(
+        f"DELETE FROM {target} WHERE model = ? AND version = ? AND row_key IN (SELECT row_key FROM {fresh})",
+        who,
+    )
+    con.execute(f"INSERT INTO {target} SELECT row_key, ?, ?, score{scores} FROM {fresh}", who)

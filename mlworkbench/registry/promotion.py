@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ..core.audit import record_event, verify_events
+from ..core.audit import login, record_event, verify_events
 from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, escaped, html_table, quiet
@@ -117,13 +117,22 @@ def list_requests(wb: Workbench | None = None) -> list[Request]:
 
 
 def get_request(text: str, wb: Workbench | None = None) -> Request:
-    """A request by its id or a unique beginning of it."""
-    found = [r for r in list_requests(wb) if r.request == text] or [
-        r for r in list_requests(wb) if len(text) >= 3 and r.request.startswith(text)
-    ]
+    """A request by its id, a unique beginning of it, or the version (``fraud@1``) whose only waiting one it is.
+
+    Raises
+    ------
+    UserError
+        There is none, or more than one.
+    """
+    known = list_requests(wb)
+    waiting = {r.request: f"{r.model}@{r.version}" for r in known if r.state == "waiting"}
+    found = [r for r in known if r.request == text]
+    found = found or [r for r in known if waiting.get(r.request) == text]
+    found = found or [r for r in known if len(text) >= 3 and r.request.startswith(text)]
     if len(found) != 1:
-        waiting = [r.request for r in list_requests(wb) if r.state == "waiting"]
-        raise UserError(f"there is no request '{text}'", f"Waiting: {', '.join(waiting) or 'none'}")
+        there = ", ".join(f"{request} ({version})" for request, version in waiting.items())
+        many = "there is no request" if not found else f"{len(found)} requests match"
+        raise UserError(f"{many} '{text}'", f"Waiting: {there or 'none'}")
     return found[0]
 
 
@@ -136,6 +145,18 @@ def _reason(text: str) -> str:
             "Say in a few words why; it stands in the record for ever",
         )
     return words
+
+
+def _check_alias(model: str, alias: str, wb: Workbench) -> None:
+    """Refuse what is no word, and what looks like an alias that is meant; a new word is a new alias."""
+    if not alias.isidentifier():
+        raise UserError(f"'{alias}' is not an alias", "Use one word, such as champion")
+    with reading(wb) as db:
+        held = db.scalars(sa.select(aliases.c.alias).where(aliases.c.model == model)).all()
+    known = {"champion", "challenger", *held}
+    near = nearest(alias, known)
+    if alias not in known and near.startswith("Did you mean"):
+        raise UserError(f"{model} has no alias '{alias}'", near)
 
 
 def promote(
@@ -165,8 +186,7 @@ def promote(
     """
     wb = open_workbench(wb)
     found, why = get_version(version, wb), _reason(reason)
-    if not to.isidentifier():
-        raise UserError(f"'{to}' is not an alias", "Use one word, such as champion")
+    _check_alias(found.model, to, wb)
     if to in found.aliases:
         raise UserError(f"{found.name} is {to} already", "Nothing to do")
     gates = judge(found, to, wb)
@@ -174,7 +194,7 @@ def promote(
     row |= {
         "state": "waiting" if holds(gates) else "refused",
         "reason": why,
-        "actor": actor(),
+        "actor": actor(wb),
         "at": now(),
     }
     row["gates"] = json.dumps([g.as_json() for g in gates])
@@ -229,7 +249,7 @@ def approve(request: str, reason: str = "", wb: Workbench | None = None) -> Requ
         raise WorkbenchError(
             f"request {found.request} is {found.state}", "Ask again with `mlworkbench promote`"
         )
-    alone = found.actor == actor()
+    alone = found.actor == actor(wb)
     if alone and wb.setting("promotion", "approval") != "self":
         raise WorkbenchError(
             f"request {found.request} was made by {found.actor}, who cannot approve it too",
@@ -269,7 +289,7 @@ def _close_request(
 ) -> None:
     values = {
         "state": state,
-        "decided_by": actor(),
+        "decided_by": login(db),
         "decided": now(),
         "decision": why,
         "self_approved": alone,

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from ..core.audit import record_event
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, cell_text, escaped, quiet
-from ..core.settings import Workbench, actor, open_workbench
+from ..core.settings import Workbench, actor, make_folder, open_workbench
 from ..core.store import aliases, artifacts, models, now, reading, versions, writing
 from ..execution.record import Run, get_run
 
@@ -164,13 +164,13 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
         if same := db.scalar(sa.select(versions.c.version).where(where)):
             return get_version(f"{name}@{same}", wb)
         if not db.execute(sa.select(models).where(models.c.model == name)).first():
-            db.execute(models.insert(), {"model": name, "created": now(), "actor": actor()})
+            db.execute(models.insert(), {"model": name, "created": now(), "actor": actor(wb)})
         number = (
             db.scalar(sa.select(sa.func.max(versions.c.version)).where(versions.c.model == name))
             or 0
         ) + 1
         digest = hashlib.sha256(data).hexdigest()
-        _write_model(wb.root / "models" / name / str(number), data, signature)
+        _write_model(wb.files / "models" / name / str(number), data, signature)
         row = {
             "model": name,
             "version": number,
@@ -181,7 +181,7 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
         row |= {
             "signature": json.dumps(signature),
             "created": now(),
-            "actor": actor(),
+            "actor": actor(wb),
         }
         db.execute(versions.insert(), row)
         hashes = {
@@ -193,7 +193,7 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
 
 
 def _write_model(folder: Path, data: bytes, signature: dict) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, content in {
         "model.cbm": data,
         "signature.json": json.dumps(signature, indent=1).encode(),
@@ -227,7 +227,7 @@ def list_versions(model: str | None = None, wb: Workbench | None = None) -> list
             r.sha256,
             json.loads(r.signature),
             tuple(sorted(named.get((r.model, r.version), []))),
-            wb.root,
+            wb.files,
         )
         for r in rows
     )
