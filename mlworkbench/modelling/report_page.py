@@ -29,7 +29,6 @@ from .ledger import count_looks, look_at_test, rows_sketch
 from mlworkbench.modelling.reporting import (
     Evidence,
     Report,
-    Section,
     gather,
     listed,
     report_from,
