@@ -19,7 +19,7 @@ from mlworkbench.data.lake import sql
 from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.drift import drift_table, stability
 from mlworkbench.modelling.evaluation import log_predictions
-from mlworkbench.modelling.fairness import fairness
+from mlworkbench.modelling.fairness import group_fairness
 from mlworkbench.modelling.ledger import count_looks, rows_sketch
 from mlworkbench.modelling.metrics import checked
 from mlworkbench.modelling.money import Costs, best_threshold, clustered_sum, cost_curve
@@ -50,7 +50,7 @@ def grouped_rows(draw):
 def test_fairness_equals_fairlearn(rows):
     fl = pytest.importorskip("fairlearn.metrics")
     group, label, stopped, weight = rows
-    found = fairness("g", group, label, stopped, weight=weight, resamples=10)
+    found = group_fairness("g", group, label, stopped, weight=weight, resamples=10)
     about = {"sensitive_features": group, "sample_weight": weight}
     for name, value in found.disparities["value"].items():
         with np.errstate(all="ignore"):
@@ -134,9 +134,9 @@ def test_stability_and_what_is_refused():
     a, b = np.array([0.2, 0.3, 0.5]), np.array([0.1, 0.6, 0.3])
     assert stability(a, b) == pytest.approx(stats.entropy(a, b) + stats.entropy(b, a), **CLOSE)
     with pytest.raises(WorkbenchError, match="group"):
-        fairness("g", ["a", "a"], [0, 1], [0, 1])
+        group_fairness("g", ["a", "a"], [0, 1], [0, 1])
     with pytest.raises(WorkbenchError, match="0 nor 1"):
-        fairness("g", ["a", "b"], [0, 1], [0.5, 1])
+        group_fairness("g", ["a", "b"], [0, 1], [0.5, 1])
     with pytest.raises(WorkbenchError, match="one label"):
         contributions(checked("binary", [1, 1], [0.1, 0.2]), "auc")
     with pytest.raises(WorkbenchError, match="no probabilities"):
@@ -196,13 +196,13 @@ def test_planted_unfairness_is_named_and_clean_data_has_none(torture):
         rng, label, score, frame, card = world(seed)
         stopped = (score > 0.25) * 1
         claims.append(
-            fairness(
+            group_fairness(
                 "channel", frame.channel, label, stopped, entity=card, resamples=10
             ).groups.unfair.any()
         )
         if seed < (200 if torture else 6):
             let_go = (frame.channel == "phone").to_numpy() & (rng.random(len(label)) < 0.5)
-            said = fairness(
+            said = group_fairness(
                 "channel", frame.channel, label, stopped * ~let_go, entity=card, resamples=10
             ).sentence
             found.append("channel = phone: fewer" in said)

@@ -28,7 +28,6 @@ from ..core.errors import WorkbenchError
 from ..core.settings import Workbench
 from ..data.lake import lake_cursor, quoted, table_columns
 from .drift import drift_table
-from .evaluation import multi_figures
 from mlworkbench.modelling.explanation import (
     partial_dependence,
     row_reasons,
@@ -36,7 +35,7 @@ from mlworkbench.modelling.explanation import (
     shap_values,
 )
 from .explanation_figures import dependence_figure, shap_figure
-from .fairness import CLAIMED, fairness
+from .fairness import CLAIMED, group_fairness
 from mlworkbench.modelling.figures import (
     Scored,
     calibration,
@@ -46,6 +45,7 @@ from mlworkbench.modelling.figures import (
     roc,
     score_histogram,
 )
+from .evaluation import multi_figures
 from .leaks import both_sides, changed_later, too_good
 from .ledger import Looks
 from .metrics import metric_table
@@ -328,7 +328,7 @@ def fairness_section(
         column = frame[name]
         if pd.api.types.is_numeric_dtype(column) and column.nunique() > 8:
             column = pd.qcut(column, 4, duplicates="drop").astype(str)
-        found = fairness(
+        found = group_fairness(
             name,
             column.to_numpy(dtype=object),
             e.label,
