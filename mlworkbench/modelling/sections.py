@@ -28,6 +28,7 @@ from ..core.errors import WorkbenchError
 from ..core.settings import Workbench
 from ..data.lake import lake_cursor, quoted, table_columns
 from .drift import drift_table
+from .evaluation import multi_figures
 from mlworkbench.modelling.explanation import (
     partial_dependence,
     row_reasons,
@@ -45,7 +46,6 @@ from mlworkbench.modelling.figures import (
     roc,
     score_histogram,
 )
-from .evaluation import multi_figures
 from .leaks import both_sides, changed_later, too_good
 from .ledger import Looks
 from .metrics import metric_table
