@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from mlworkbench.modelling.evaluation import log_predictions
     from mlworkbench.modelling.importing import import_predictions
     from mlworkbench.modelling.repeats import group_repeats
-    from mlworkbench.modelling.reporting import report
+    from mlworkbench.modelling.trial_reports import report
     from mlworkbench.modelling.studies import list_studies as studies
     from mlworkbench.modelling.studies import study_figures, study_trials
+    from mlworkbench.modelling.report_page import evaluate
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
     from mlworkbench.registry.versions import list_versions as models
@@ -65,12 +66,13 @@ _NAMES = {
     "log_figure": "execution.journal:log_figure",
     "log_model": "execution.journal:log_model",
     "log_predictions": "modelling.evaluation:log_predictions",
-    "report": "modelling.reporting:report",
+    "report": "modelling.trial_reports:report",
     "studies": "modelling.studies:list_studies",
     "study_trials": "modelling.studies:study_trials",
     "study_figures": "modelling.studies:study_figures",
     "runs": "execution.record:list_runs",
     "get": "execution.record:get_run",
+    "evaluate": "modelling.report_page:evaluate",
     "compare": "desk.verbs:compare",
     "import_predictions": "modelling.importing:import_predictions",
     "group_repeats": "modelling.repeats:group_repeats",

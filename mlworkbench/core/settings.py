@@ -66,6 +66,19 @@ SETTINGS = (
     Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
     Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
     Setting("lake", "threads", "0", "Threads that one query may use; 0 is all."),
+    Setting(
+        "ingest",
+        "broken",
+        "0.05",
+        "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+    ),
+    Setting(
+        "ingest",
+        "key_file",
+        "~/.config/mlworkbench/hash.key",
+        "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
+    ),
+    Setting("ingest", "most_bytes", "20e9", "Bytes that one download may have."),
     Setting("jobs", "folder", "nbs", "Where `mlworkbench run NAME` looks for your own notebooks."),
     Setting(
         "jobs",
@@ -74,6 +87,27 @@ SETTINGS = (
         "Kernel of a run: auto, forked (fast), or a kernel's name such as python3.",
     ),
     Setting("jobs", "timeout", "0", "Seconds that one run may take; 0 is no limit."),
+    Setting("jobs", "cell_timeout", "0", "Seconds that one cell may take; 0 is no limit."),
+    Setting(
+        "jobs",
+        "memory",
+        "0",
+        "Memory that a run and its child processes may take together, such as 4GB; 0 is no limit.",
+    ),
+    Setting("jobs", "output", "2MB", "Output of one cell that is kept; the rest is counted."),
+    Setting(
+        "jobs",
+        "secrets",
+        "*PASSWORD *SECRET *TOKEN *API_KEY",
+        "Names of environment variables and parameters whose values never reach a file.",
+    ),
+    Setting(
+        "jobs",
+        "transient",
+        "ConnectionError ConnectionResetError TimeoutError OperationalError",
+        "Errors that pass by themselves: a run of a grid that fails with one is tried again.",
+    ),
+    Setting("jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds."),
     Setting("compare", "confidence", "0.95", "Confidence of every interval and of the verdict."),
     Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval."),
     Setting(
@@ -90,6 +124,21 @@ SETTINGS = (
     Setting(
         "costs", "recovered", "1.0", "Share of the amount that is saved when a fraud is caught."
     ),
+    Setting("costs", "missed", "100", "What a missed positive costs where rows have no amount."),
+    Setting("costs", "capacity", "100", "Cards that can be reviewed in a day."),
+    Setting(
+        "evaluate",
+        "slices",
+        "",
+        "Columns to judge a model by, with commas; empty: all features are searched.",
+    ),
+    Setting(
+        "evaluate",
+        "sensitive",
+        "",
+        "Sensitive attributes, with commas: fairness is reported for them.",
+    ),
+    Setting("evaluate", "label_delay", "7", "Days until a label can be believed."),
     Setting(
         "gates",
         "required",

@@ -23,6 +23,7 @@ __all__ = [
     "events",
     "data_files",
     "tags",
+    "looks",
     "LAKE_LOCK",
     "STORE_LOCK",
     "store_url",
@@ -229,6 +230,20 @@ tags = sa.Table(
     Column("snapshot", Integer, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", DateTime, nullable=False),
+)
+looks = sa.Table(
+    "looks",
+    metadata,
+    Column("look", Integer, primary_key=True),
+    Column("at", DateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("run", Text),
+    Column("kind", Text, nullable=False),  # evaluation, report, query
+    Column("table_name", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("sketch", Text, nullable=False),
+    Column("about", Text, nullable=False),
 )
 
 

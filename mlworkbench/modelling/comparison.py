@@ -21,7 +21,8 @@ from .differing import Differs, what_differs
 from .metrics import metric_table
 from .resampling import Difference, Interval, intervals
 from .sharing import SharedRows, measured, shared_rows
-from .textbook import delong, holm, mcnemar
+from .slices import holm
+from .textbook import delong, mcnemar
 from .verdicts import Facts, higher_is_better, judge, verdict
 from .worth import Worth, declared_worth, money_difference, same_alarms
 
