@@ -583,7 +583,7 @@ def copy_catalog(source: Workbench, target: Workbench) -> None:
         con.execute(f"ATTACH {_text(str(catalog))} AS copy (TYPE sqlite)")
         con.execute("BEGIN")
         for (name,) in con.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = '__ducklake_metadata_lake' "
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'copy' "
             "AND starts_with(table_name, 'ducklake_')"
         ).fetchall():
             con.execute(f"DELETE FROM copy.{name}")

@@ -120,7 +120,8 @@ def export_backup(target: "str | Path", wb: Workbench | None = None) -> dict:
 
 def _fill(copy: Workbench, wb: Workbench) -> None:
     copy.root.mkdir()
-    for path in sorted(_copy_databases(wb, copy)):
+    files = _copy_databases(wb, copy)
+    for path in sorted(files):
         file = copy.root / "lake" / "data" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data_path(wb) / path, file)
@@ -132,6 +133,8 @@ def _fill(copy: Workbench, wb: Workbench) -> None:
     (copy.root / "runs").mkdir(exist_ok=True)
     (copy.root / "lake" / "data").mkdir(exist_ok=True)
     (copy.root / "settings.ini").write_text(settings_text(copy.values))
+    if lake_files(copy) != files:
+        raise WorkbenchError("the copied catalog does not speak of the same files", "Report this")
     if faults := verify_files(copy):
         raise WorkbenchError(f"the lake cannot be backed up: {faults[0]}", "`mlworkbench verify`")
 
