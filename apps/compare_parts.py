@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 from state import (
     all_runs,
+    as_markdown,
     choices,
     choose,
     dark,
@@ -31,7 +32,7 @@ from mlworkbench.modelling.sides import (
     run_names,
     scored_runs,
 )
-from mlworkbench.modelling.verdicts import higher_is_better
+from mlworkbench.modelling.verdicts import higher_is_better, interval_digits
 
 
 def chooser() -> tuple[str, ...]:
@@ -71,8 +72,7 @@ def verdict(found, against: dict) -> None:
             why=f"It rests on {rest}" if rest else "",
         )
     with right:
-        worth = float(workbench().setting("compare", "worth") or 0) or None
-        higher = higher_is_better(found.leading)
+        worth, higher = found.worth.value, higher_is_better(found.difference.metric)
         more = {"worth": worth, "higher": higher, "dark": dark()}
         figure = difference_plot(found.difference, names=(names[0], names[1]), **more)
         left_, right_ = ("worse", "better") if higher else ("better", "worse")
@@ -81,30 +81,34 @@ def verdict(found, against: dict) -> None:
         draw(figure, "difference")
     if len(names) > 2:
         title = f"Every run less {names[0]}"
+        more |= {"higher": higher_is_better(found.leading)}
+        more |= {"worth": None} if found.worth.money else {}
         draw(forest(against, title=title, sort=False, **more), "against")
 
 
 def differing(found) -> None:
     st.subheader("What differs", anchor=False)
     details = [one_run(r.run)[1] for r in found.runs]
-    rows = dict(found.parameters)
-    rows |= {"data": [", ".join(f"{t} at {s}" for t, s in d["snapshots"].items()) for d in details]}
-    rows |= {"notebook": [(d["code"]["notebook_sha256"] or "")[:12] for d in details]}
-    rows |= {"commit": [(d["code"]["commit_id"] or "")[:12] for d in details]}
-    packages = sorted({p for d in details for p in d["packages"]})
-    rows |= {f"package {p}": [d["packages"].get(p, "") for d in details] for p in packages}
-    rows = {k: v for k, v in rows.items() if any(x != v[0] for x in v[1:])}
-    if not rows:
-        muted(
-            "Nothing that was recorded: parameters, data, notebook, commit and packages are the same."
-        )
+    commits = [(d["code"]["commit_id"] or "")[:12] for d in details]
+    rows = dict(found.differs.parameters)
+    rows |= {f"data {t}": v for t, v in found.differs.data.items()}
+    rows |= {"commit": commits} if len(set(commits)) > 1 else {}
+    rows |= {f"package {p}": v for p, v in found.differs.packages.items()}
+    if not rows and not found.differs.code:
+        muted("Nothing that was recorded: parameters, data, code and packages are the same.")
         return
     names = run_names(found.runs)
     table = [
         {"what": k} | {n: "" if x is None else str(x) for n, x in zip(names, v, strict=True)}
         for k, v in rows.items()
     ]
-    st.dataframe(pd.DataFrame(table), hide_index=True, height="content", alt="What differs")
+    if rows:
+        st.dataframe(pd.DataFrame(table), hide_index=True, height="content", alt="What differs")
+    for run in found.runs:
+        for cell in found.differs.code.get(run.run, [])[:20]:
+            number = cell["second"] or cell["first"]
+            with st.expander(f"Cell {number} {cell['change']}, in {as_markdown(run.name)}"):
+                st.code(cell["diff"], language="diff")
     muted("Everything else that was recorded is the same.")
 
 
@@ -119,17 +123,25 @@ def metrics(found) -> None:
             row |= {n: v["value"], f"interval of {n}": span_words(v["low"], v["high"])}
         d = m["difference"]
         row |= {
-            "difference": d["value"],
-            "interval": f"{d['low']:+.3f} to {d['high']:+.3f}" if d["low"] is not None else "none",
+            "difference": _difference_words(d, "value"),
+            "interval": _difference_words(d),
         }
         rows.append(row)
     looks = {n: st.column_config.NumberColumn(format="%.3f") for n in run_names(found.runs)}
     looks |= {f"interval of {n}": "95% interval" for n in run_names(found.runs)}
-    looks |= {"difference": st.column_config.NumberColumn("second less first", format="%+.3f")}
+    looks |= {"difference": st.column_config.TextColumn("second less first")}
     looks |= {"interval": "its 95% interval"}
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, height="content", column_config=looks, alt="Metrics"
     )
+
+
+def _difference_words(d: dict, *ends: str) -> str:
+    """A difference or the ends of its interval, with the decimals that the interval needs."""
+    if d["low"] is None:
+        return f"{d['value']:+.3f}" if ends and d["value"] is not None else "none"
+    k = interval_digits(d["low"], d["high"])
+    return " to ".join(f"{d[end]:+.{k}f}" for end in ends or ("low", "high"))
 
 
 def curves(found, weeks: dict) -> None:

@@ -39,7 +39,8 @@ def duck(query):
 
 
 def ours(file, part):
-    from mlworkbench.data.features import handbook_view, view_sql
+    from mlworkbench.data.handbook import handbook_view
+    from mlworkbench.data.windows import view_sql
 
     view = handbook_view("cards", KEY, TIME, CUSTOMER, TERMINAL, AMOUNT, LABEL, published=True)
     duck(view_sql(view, f"read_parquet('{file}')"))
@@ -162,7 +163,7 @@ def main():
         import duckdb  # noqa: F401  imports are not what is measured
         import pandas  # noqa: F401
 
-        import mlworkbench.data.features  # noqa: F401
+        import mlworkbench.data.windows  # noqa: F401
 
         begun, work = time.perf_counter(), time.process_time()
         scaled = globals()[chosen.only](chosen.file, chosen.part)

@@ -16,8 +16,9 @@ import catboost
 import duckdb
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mlworkbench.data.features import handbook_view, view_sql
+from mlworkbench.data.handbook import handbook_view
 from mlworkbench.data.splits import Split, rolling_folds, weeks_split_sql
+from mlworkbench.data.windows import view_sql
 from mlworkbench.modelling.metrics import card_precision_at
 
 PUBLISHED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "handbook_transactions.parquet"

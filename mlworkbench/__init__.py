@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
     from mlworkbench.desk.starting import init
-    from mlworkbench.desk.verbs import grid, run, score, simulate, tune
+    from mlworkbench.desk.verbs import compare, grid, run, score, simulate, tune
     from mlworkbench.execution.catboost_fits import autolog
     from mlworkbench.execution.journal import (
         log_figure,
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from mlworkbench.execution.record import get_run as get
     from mlworkbench.execution.record import list_runs as runs
     from mlworkbench.execution.sessions import end_run, start_run
-    from mlworkbench.modelling.comparison import compare_runs as compare
     from mlworkbench.modelling.evaluation import log_predictions
+    from mlworkbench.modelling.importing import import_predictions
+    from mlworkbench.modelling.repeats import group_repeats
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
     from mlworkbench.registry.versions import list_versions as models
@@ -65,7 +66,9 @@ _NAMES = {
     "report": "execution.journal:report",
     "runs": "execution.record:list_runs",
     "get": "execution.record:get_run",
-    "compare": "modelling.comparison:compare_runs",
+    "compare": "desk.verbs:compare",
+    "import_predictions": "modelling.importing:import_predictions",
+    "group_repeats": "modelling.repeats:group_repeats",
     "register": "registry.versions:register",
     "models": "registry.versions:list_versions",
     "promote": "registry.promotion:promote",

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from app_workbench import EVIL, World  # noqa: E402
 
 from mlworkbench.core.errors import UserError  # noqa: E402
 from mlworkbench.desk.app import open_app as app  # noqa: E402
-from mlworkbench.execution.record import get_run  # noqa: E402
+from mlworkbench.execution.record import close_run, get_run, open_run  # noqa: E402
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -105,6 +106,27 @@ def test_a_visitor_finds_the_better_run_and_makes_it_champion(served, page):
 
     page.goto(link)  # an address pasted into a chat
     page.get_by_text("deep is better than shallow").wait_for()
+    assert not page.alerts
+
+
+@needs_browser
+def test_a_run_is_seen_alive_and_does_not_push_in(served, page):
+    """New runs are announced, then shown; their progress moves without a reload."""
+    world, address = served
+    page.goto(address)
+    page.get_by_text("Showing 3 of 3 runs").wait_for()
+    run = open_run("slow one", experiment="pay", values={"table": "pay"}, wb=world.wb)
+    page.get_by_role("button", name="1 new: show").wait_for()
+    assert page.get_by_text("Showing 3 of 3 runs").is_visible()
+    page.get_by_role("button", name="1 new: show").click()
+    page.get_by_text("Showing 4 of 4 runs").wait_for()
+    cells = page.get_by_test_id("stDataFrame").first.locator("table")  # what a screen reader reads
+    for cell in (3, 8):
+        said = json.dumps({"cell": cell + 1, "cells": 10, "at": time.time()})
+        (run.folder / "progress.json").write_text(said)
+        cells.get_by_text(f"({cell}0%)").first.wait_for(state="attached")
+    close_run(run.run, "failed", "cell 2, line 1: ValueError: no", wb=world.wb)
+    cells.get_by_text("failed").first.wait_for(state="attached")
     assert not page.alerts
 
 

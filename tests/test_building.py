@@ -5,11 +5,11 @@ import json
 import pytest
 import sqlalchemy as sa
 
-from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.core.errors import UserError
 from mlworkbench.core.store import reading
 from mlworkbench.core.store import views as built_views
 from mlworkbench.data.building import build, declared_views, explain, find_view, views
-from mlworkbench.data.features import FeatureView, definition_hash, expression, mean, share
+from mlworkbench.data.features import FeatureView, column, definition_hash, expression, mean, share
 from mlworkbench.data.lake import (
     create_workbench,
     declare_roles,
@@ -19,6 +19,7 @@ from mlworkbench.data.lake import (
     table_columns,
     write_lake,
 )
+from mlworkbench.data.refreshing import refresh
 from mlworkbench.data.simulation import simulate_cards
 
 DECLARED = """#| export
@@ -120,7 +121,15 @@ WRONG = [
     (lambda: view("predictions", mean("amount", "customer_id", "1 day")), "reserved"),
     (lambda: view("mlw_x", mean("amount", "customer_id", "1 day")), "reserved"),
     (lambda: view("v", share("is_fraud", "terminal_id", "1 day")), "would read the future"),
-    (lambda: view("v", expression("e", "amount || nothing_of_it(amount)")), "does not fit"),
+    (
+        lambda: view("v", expression("e", "amount || nothing_of_it(amount)")),
+        "may not use nothing_of_it",
+    ),
+    (lambda: view("v", expression("e", "CAST('x' || amount AS DATE)")), "does not fit"),
+    (
+        lambda: FeatureView("v", "cards", "customer_id", "at", (column("amount"),)),
+        "one that another row has",
+    ),
 ]
 
 
@@ -170,6 +179,47 @@ def test_what_is_no_notebook_is_said(wb):
         views(wb)
 
 
+def test_nobody_waits_while_a_view_is_computed(wb, monkeypatch):
+    """Somebody commits while the rows are being computed; the build is of the snapshot before."""
+    before = snapshots("cards", wb=wb)[-1]["snapshot"]
+    rows = sql("SELECT count(*) FROM cards", wb=wb).fetchone()[0]
+    from mlworkbench.data import building
+
+    compute = building.computed
+
+    def busy(*given):
+        found = compute(*given)
+        sql("DELETE FROM cards WHERE transaction_id < 5", write=True, wb=wb)
+        return found
+
+    monkeypatch.setattr(building, "computed", busy)
+    built = build("handbook", wb=wb)
+    assert (built["source_snapshot"], built["rows"]) == (before, rows)
+    assert not views(wb)[0]["current"]
+    monkeypatch.undo()
+    assert refresh("handbook", wb)["rows"] == rows - 5
+
+
+def test_a_refresh_that_was_overtaken_starts_again(wb, monkeypatch):
+    build("handbook", wb=wb)
+    sql("DELETE FROM cards WHERE transaction_id < 5", write=True, wb=wb)
+    from mlworkbench.data import refreshing
+
+    compute, other = refreshing.computed, []
+
+    def busy(*given):
+        if not other:
+            other.append(1)
+            other.append(refresh("handbook", wb)["recomputed"])
+        return compute(*given)
+
+    monkeypatch.setattr(refreshing, "computed", busy)
+    last = refresh("handbook", wb)
+    assert other[1] > 0 and last["recomputed"] == 0
+    ours = sql(explain("handbook", wb), wb=wb).order("transaction_id").df()
+    assert len(ours) == last["rows"]
+
+
 def test_a_build_that_fails_midway_leaves_the_old_one(wb, monkeypatch):
     build("handbook", wb=wb)
     before = sql("SELECT sum(hash(handbook)) FROM handbook", wb=wb).fetchone()
@@ -178,6 +228,6 @@ def test_a_build_that_fails_midway_leaves_the_old_one(wb, monkeypatch):
         return "SELECT transaction_id, error('no') AS x FROM cards"
 
     monkeypatch.setattr("mlworkbench.data.building.view_sql", broken)
-    with pytest.raises(WorkbenchError, match="does not fit"):
+    with pytest.raises(UserError, match="does not fit"):
         build("handbook", wb=wb)
     assert sql("SELECT sum(hash(handbook)) FROM handbook", wb=wb).fetchone() == before

@@ -21,21 +21,22 @@ from mlworkbench.data.features import (
     check_late,
     column,
     count,
+    decayed,
     deviation,
     distinct,
     expression,
-    handbook_for,
-    handbook_view,
     highest,
     last,
     lowest,
     mean,
+    ratio,
     share,
     since,
     total,
-    view_sql,
 )
+from mlworkbench.data.handbook import handbook_for, handbook_view
 from mlworkbench.data.simulation import simulate_cards
+from mlworkbench.data.windows import view_sql
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = 1_000 if os.environ.get("TORTURE") else 60
@@ -60,6 +61,9 @@ def every_feature(window, delay, current):
         distinct("amount", ("who", "where"), window, name="distinct", **kept),
         last("amount", "who", window, delay=delay, name="last"),
         since("who", window, name="since"),
+        share("where", "who", window, of="x", name="share_of", **kept),
+        ratio("amount", "who", window, delay=delay, name="usual"),
+        decayed("amount", "who", "3 seconds", window, name="decayed", **kept),
         calendar("hour", "at", name="hour"),
         expression("ratio", "amount / nullif(mean, 0)"),
     ]
@@ -132,6 +136,13 @@ def by_hand(feature, row, rows):
     if feature.kind == "since":
         return (row["at"] - seen[-1]["at"]).total_seconds() if seen else None
     values = [o[feature.column] for o in seen if o[feature.column] is not None]
+    if feature.kind == "decayed":
+        life = ft.microseconds(feature.half_life) / 1e6
+        ages = [(row["at"] - o["at"]).total_seconds() for o in seen]
+        pairs = zip(ages, (o[feature.column] for o in seen), strict=True)
+        return sum(v * 2 ** (-age / life) for age, v in pairs if v is not None)
+    if feature.of is not None:
+        values = [v == feature.of for v in values]
     middle = sum(values) / len(values) if values else None
     return {
         "sum": lambda: sum(values),
@@ -144,6 +155,9 @@ def by_hand(feature, row, rows):
             else None
         ),
         "share": lambda: middle or 0,
+        "ratio": lambda: (
+            row[feature.column] / middle if middle and row[feature.column] is not None else None
+        ),
         "distinct": lambda: len(set(values)),
         "last": lambda: values[-1] if values else None,
     }[feature.kind]()
@@ -223,6 +237,23 @@ def test_any_time_type_and_the_end_of_summer_time(unit, zone):
     assert [found[i]["hour"] for i in (1, 2, 3)] == [12, 11, 12]
 
 
+def test_a_decayed_sum_over_thousands_of_half_lives():
+    """Two sets of blocks of 512 half-lives: no moment may lose its past at a block's edge."""
+    rows = pa.table(
+        {
+            "id": range(400),
+            "at": [START + dt.timedelta(seconds=8 * i) for i in range(400)],
+            "who": ["a"] * 400,
+            "amount": [1.0 + i % 3 for i in range(400)],
+        }
+    )
+    feature = decayed("amount", "who", "5 seconds", name="d")
+    found = computed(FeatureView("v", "t", "id", "at", (feature,)), rows)
+    plain = rows.to_pylist()
+    for row in plain:
+        assert same(found[row["id"]]["d"], by_hand(feature, row, plain)), row
+
+
 def test_hostile_names_are_only_names():
     odd = 'a "b"; DROP TABLE t; --'
     rows = pa.table({"k'": [1, 2], 'ti"me': [START, START], odd: ["u", "u"], "x.y": [1.0, 3.0]})
@@ -251,6 +282,12 @@ def view_of(*features, late=None):
         (lambda: expression("e", "max(amount) OVER ()"), "other rows"),
         (lambda: expression("e", "(SELECT max(amount) FROM cards)"), "other rows"),
         (lambda: expression("e", "random() * amount"), "another answer"),
+        (lambda: expression("e", "current_setting('temp_directory')"), "another answer"),
+        (lambda: expression("e", "amount > (FROM read_text('/etc/passwd'))"), "other rows"),
+        (lambda: expression("e", "sum(amount)"), "other rows"),
+        (lambda: ratio("is_fraud", "terminal_id", "7 days", delay="7 days"), "read the future"),
+        (lambda: decayed("is_fraud", "terminal_id", "7 days"), "read the future"),
+        (lambda: decayed("amount", "terminal_id", "0 days"), "half-life"),
         (lambda: expression("e", "amount +"), "no SQL expression"),
         (lambda: expression("e", "1) FROM cards WHERE (1 = 1"), "more than one"),
         (lambda: mean("amount", "customer_id", "7 days", delay="-1 days"), "reads the future"),

@@ -225,6 +225,17 @@ def test_a_misspelt_alias_is_no_new_one(wb):
     assert promote("fraud@1", "shadow", "to watch it", wb).state == "waiting"
 
 
+def test_a_version_names_its_only_waiting_request(wb):
+    promote("fraud@1", "shadow", "to watch it", wb)
+    assert approve("fraud@1", "evidence read", wb).state == "approved"
+    with pytest.raises(UserError, match="no request 'fraud@1'"):
+        approve("fraud@1", "once more", wb)
+    for alias in ("champion", "beside"):
+        promote("fraud@2", alias, "to watch it", wb)
+    with pytest.raises(UserError, match="2 requests match"):
+        approve("fraud@2", "which one?", wb)
+
+
 RACER = """
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.registry.promotion import approve, promote

@@ -10,16 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
-from mlworkbench.modelling import draws, resampling
+from mlworkbench.modelling import draws, measures
 from mlworkbench.modelling.draws import draw_counts, replicate
-from mlworkbench.modelling.metrics import cost, measure, recall_at
-from mlworkbench.modelling.resampling import (
-    delong,
-    interval_from,
-    intervals,
-    mcnemar,
-    paired,
-)
+from mlworkbench.modelling.metrics import cost, measure, precision_at, recall_at
+from mlworkbench.modelling.resampling import interval_from, intervals, paired
+from mlworkbench.modelling.textbook import delong, holm, mcnemar
 
 TORTURE = os.environ.get("TORTURE", "0") not in ("", "0")
 
@@ -80,8 +75,8 @@ def test_each_resample_equals_the_metric_under_its_weights(seed, weighted, clust
     weight = rng.uniform(0.1, 4, n) if weighted else None
     entity = rng.integers(0, 12, n) if clustered else None
     amount = rng.exponential(30, n)
-    made, models = resampling._prepare(
-        "binary", label, scores, weight, entity, None, 0.4, (amount, 3.0), None
+    made, models = measures.prepare_models(
+        "binary", label, scores, weight, entity, None, 0.4, (amount, 3.0), None, top=7
     )
     small = replicate(made, 6, seed)
     large = draws._replicate_large(made, 6, seed, 2, None)
@@ -91,7 +86,7 @@ def test_each_resample_equals_the_metric_under_its_weights(seed, weighted, clust
     counts = draw_counts(seed, 0, 6, made.units)
     for which, score in enumerate(scores):
         got = {
-            s.name: s.value(*resampling._cut(models, which, *large)) for s in models[which].found
+            s.name: s.value(*measures.cut_model(models, which, *large)) for s in models[which].found
         }
         for r in range(6):
             w = counts[r][of] * (weight if weighted else 1.0)
@@ -101,6 +96,7 @@ def test_each_resample_equals_the_metric_under_its_weights(seed, weighted, clust
             want = measure("binary", label, score, weight=w)
             want["recall"] = recall_at(label, score, 0.4, w)
             lost = cost(label, score, threshold=0.4, missed=amount, false_alarm=3.0, weight=w)
+            want["precision_at_k"] = precision_at(label, score, 7, w)
             want["cost"] = lost / w.sum() * (weight.sum() if weighted else n)
             for name, value in want.items():
                 assert got[name][r] == pytest.approx(value, rel=1e-12, abs=1e-12), name
@@ -223,71 +219,6 @@ def test_interval_from_is_symmetric_on_its_own_scale():
     assert wide[0] < narrow[0] and wide[1] > narrow[1]
 
 
-TRUTH_SHIFT = 1.5
-
-
-def binormal_truth(rate, threshold, shift=TRUTH_SHIFT):
-    x = np.linspace(-9, 12, 200_001)
-    tpr, fpr = stats.norm.sf(x - shift), stats.norm.sf(x)
-    precision = rate * tpr / (rate * tpr + (1 - rate) * fpr)
-    recall = stats.norm.sf(threshold - shift)
-    return {
-        "auc": stats.norm.cdf(shift / 2**0.5),
-        "average_precision": -np.trapezoid(precision, tpr),
-        "recall": recall,
-        "cost": rate * (1 - recall) * 20 + (1 - rate) * stats.norm.sf(threshold) * 1,
-    }
-
-
-@pytest.mark.parametrize("clustered", [False, True])
-@pytest.mark.parametrize(
-    ("rate", "positives"),
-    [(0.2, 60), (0.05, 60)] + [(0.01, 300), (0.2, 3000), (0.001, 30)] * TORTURE,
-)
-def test_intervals_hold_the_truth_as_often_as_they_say(rate, positives, clustered):
-    reps = (2000 if positives < 1000 else 400) if TORTURE else 250
-    n, threshold = int(positives / rate), 1.0
-    truth = binormal_truth(rate, threshold)
-    rng = np.random.default_rng(int(positives + 1000 * rate) + clustered)
-    size = 4 if clustered else 1
-    hits = dict.fromkeys(truth, 0)
-    for rep in range(reps):
-        of = np.repeat(np.arange(n // size), size)
-        shared = rng.normal(size=n // size)[of] if clustered else 0
-        z = (
-            (0.7 * shared + np.sqrt(1 - 0.49) * rng.normal(size=len(of)))
-            if clustered
-            else rng.normal(size=n)
-        )
-        label = (rng.random(len(z)) < rate) * 1
-        while not 1 < label.sum() < len(z):
-            label = (rng.random(len(z)) < rate) * 1
-        found = intervals(
-            "binary",
-            label,
-            z + TRUTH_SHIFT * label,
-            entity=of if clustered else None,
-            threshold=threshold,
-            costs=(20.0, 1.0),
-            metrics=list(truth),
-            resamples=300,
-            seed=rep,
-        )
-        for name, value in truth.items():
-            of_all = value * len(z) if name == "cost" else value
-            hits[name] += bool(found[name].low <= of_all <= found[name].high)
-    for name, count in hits.items():
-        low, high = stats.binomtest(count, reps).proportion_ci()
-        print(
-            f"rate {rate} positives {positives} {'entities' if clustered else 'rows'} {name}: "
-            f"{100 * count / reps:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
-        )
-    for name, count in hits.items():
-        # alarms when the coverage is surely below 94%, or above 98%
-        assert count >= stats.binom.ppf(0.0005, reps, 0.94), (name, count / reps)
-        assert count <= stats.binom.ppf(0.9995, reps, 0.98), (name, count / reps)
-
-
 @pytest.mark.parametrize("clustered", [False, True])
 def test_equal_models_are_told_apart_no_more_often_than_said(clustered):
     reps = 2000 if TORTURE else 300
@@ -369,6 +300,26 @@ def test_mcnemar_is_the_exact_binomial():
     assert mcnemar(label, a, a).p == 1
     with pytest.raises(WorkbenchError):
         mcnemar([1], [1, 0], [1, 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_mcnemar_and_holm_equal_statsmodels(seed):
+    from statsmodels.stats.contingency_tables import mcnemar as theirs
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(seed)
+    label, a, b = rng.integers(0, 2, (3, int(rng.integers(1, 60))))
+    got, one, two = mcnemar(label, a, b), a == label, b == label
+    table = [[np.sum(one & two), np.sum(one & ~two)], [np.sum(~one & two), np.sum(~one & ~two)]]
+    assert got.p == pytest.approx(theirs(table, exact=True).pvalue, rel=1e-12, abs=1e-300)
+    assert (got.only_a, got.only_b) == (table[0][1], table[1][0])
+    p = rng.random(int(rng.integers(1, 9))) ** 3
+    want = multipletests(p, method="holm")[1]
+    np.testing.assert_allclose(holm(p), want, rtol=1e-12)
+    kept = holm(np.append(p, np.nan))
+    np.testing.assert_allclose(kept[:-1], want, rtol=1e-12)
+    assert np.isnan(kept[-1])
 
 
 # ---------------------------------------------------------------- cost

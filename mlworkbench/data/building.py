@@ -6,8 +6,10 @@
 __all__ = [
     "declared_views",
     "find_view",
-    "build",
     "check_build",
+    "source_of",
+    "computed",
+    "build",
     "record_build",
     "views",
     "explain",
@@ -15,6 +17,7 @@ __all__ = [
 
 # %% ../../nbs/2_data/09_building.ipynb #3fb646d4
 import ast
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -26,25 +29,27 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import now, reading, writing
 from ..core.store import views as built_views
+from .contracts import roles
 from mlworkbench.data.features import (
     FeatureView,
     check_columns,
     check_late,
     definition,
     definition_hash,
-    handbook_for,
-    view_sql,
 )
+from .handbook import handbook_for
 from mlworkbench.data.lake import (
     declare_roles,
-    declared_roles,
+    lake_cursor,
+    last_changes,
     quoted,
     snapshot_number,
     snapshots,
     table_columns,
-    tables,
     write_lake,
 )
+from .scratch import scratch_folder
+from .windows import view_sql
 
 
 # %% ../../nbs/2_data/09_building.ipynb #c3778c99
@@ -145,7 +150,7 @@ def find_view(
         return declared[view]
     if view != "handbook":
         raise UserError(f"no view '{view}' is declared", nearest(view, [*declared, "handbook"]))
-    names = [table] if table else [row["table"] for row in tables(wb=wb)]
+    names = [table] if table else _lake_tables(wb)
     fitting = {name: handbook_for(name, table_columns(name, wb=wb)) for name in names}
     fitting = {name: found for name, found in fitting.items() if found}
     if len(fitting) > 1 and "cards" not in fitting:
@@ -158,6 +163,81 @@ def find_view(
             "Make some with `mlworkbench simulate cards`",
         )
     return fitting.get("cards") or next(iter(fitting.values()))
+
+
+def _lake_tables(wb: Workbench | None) -> list[str]:
+    """The names of the lake's tables, without asking how many rows they have."""
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY 1"
+    names = [name for (name,) in lake_cursor(wb).execute(query).fetchall()]
+    return [name for name in names if name != "predictions" and not name.startswith("mlw_")]
+
+
+# %% ../../nbs/2_data/09_building.ipynb #4ac46b3c
+def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
+    """Refuse what cannot or must not be built, before anything is written.
+
+    Raises
+    ------
+    UserError
+        The view does not fit the table, would read the future, or would overwrite a table.
+    """
+    check_columns(view, table_columns(view.table, at, wb))
+    said = roles(view.table, wb)
+    if said.label and said.label.lower() not in {name.lower() for name in view.late}:
+        seconds = int(said.delay / dt.timedelta(seconds=1))
+        check_late(view, {said.label: f"{seconds} seconds" if seconds else ""})
+    taken = view.name.lower() in {name.lower() for name in _lake_tables(wb)}
+    reserved = view.name.lower() == "predictions" or view.name.lower().startswith("mlw_")
+    if (
+        reserved
+        or view.name.lower() == view.table.lower()
+        or (taken and not _is_built(view.name, wb))
+    ):
+        raise UserError(
+            f"'{view.name}' is {'reserved' if reserved else 'a table already'}, no built view",
+            "Give the view another name",
+        )
+
+
+def _is_built(name: str, wb: Workbench) -> bool:
+    """Whether a lake table was written as a feature view."""
+    with reading(wb) as db:
+        if db.execute(sa.select(built_views.c.name).where(built_views.c.name == name)).first():
+            return True
+    history = snapshots(name, wb=wb)  # killed between its commit and its record
+    return any(str(row["message"]).startswith(f"feature view {name} ") for row in history)
+
+
+# %% ../../nbs/2_data/09_building.ipynb #0985facd
+def source_of(view: FeatureView, at: int | str | None, wb: Workbench) -> tuple[str, int]:
+    """Give the SQL of a view's source as of a snapshot, and the snapshot that last changed it."""
+    number = snapshot_number(at, wb)
+    history = [row["snapshot"] for row in snapshots(view.table, wb=wb)]
+    seen = max(s for s in history if number is None or s <= number)
+    return f"{quoted(view.table)} AT (VERSION => {seen})", seen
+
+
+def computed(con: duckdb.DuckDBPyConnection, view: FeatureView, query: str, file: Path) -> str:
+    """Compute a query into a Parquet file; returns SQL that reads it with the query's own types."""
+    try:
+        types = con.execute(f"DESCRIBE {query}").fetchall()
+        con.execute(f"COPY ({query}) TO '{_text(file)}' (FORMAT parquet)")
+    except duckdb.IOException as err:
+        raise WorkbenchError(
+            f"view '{view.name}' was not computed: {str(err).splitlines()[0]}",
+            "Make room on the disk of the workbench, then try again",
+        ) from err
+    except duckdb.Error as err:
+        raise UserError(
+            f"view '{view.name}' does not fit table '{view.table}': {str(err).splitlines()[0]}",
+            f"`mlworkbench features explain {view.name}` shows the SQL",
+        ) from err
+    columns = ", ".join(f"CAST({quoted(n)} AS {t}) AS {quoted(n)}" for n, t, *_ in types)
+    return f"SELECT {columns} FROM read_parquet('{_text(file)}')"
+
+
+def _text(file: Path) -> str:
+    return str(file).replace("'", "''")
 
 
 # %% ../../nbs/2_data/09_building.ipynb #0ffbb3f4
@@ -195,72 +275,37 @@ def build(
     view = find_view(view, table, wb)
     check_build(view, at, wb)
     tell(0.0, f"computing {view.name} over {view.table}")
-    with write_lake(f"feature view {view.name} from {view.table}", wb=wb) as write:
-        source, seen = _source(view, at, wb)
-        try:
-            rows = write.con.execute(
-                f"CREATE OR REPLACE TABLE {quoted(view.name)} AS {view_sql(view, source)}"
-            ).fetchone()[0]
-        except duckdb.IOException:
-            raise
-        except duckdb.Error as err:
-            text = str(err).split("\n")[0]
-            raise UserError(
-                f"view '{view.name}' does not fit table '{view.table}': {text}",
-                f"`mlworkbench features explain {view.name}` shows the SQL",
-            ) from err
-        declare_roles(write.con, view.name, key=view.key)
-        tell(0.9, f"writing {rows:,} rows")
-    built = {
-        "view": view.name,
-        "snapshot": write.snapshot,
-        "source": view.table,
-        "source_snapshot": seen,
-        "rows": rows,
-        "definition_sha256": definition_hash(view),
-    }
+    source, seen = source_of(view, at, wb)
+    with scratch_folder(wb) as folder:
+        con = lake_cursor(wb)
+        found = computed(con, view, view_sql(view, source), folder / "rows.parquet")
+        _check_key(con, view, found)
+        tell(0.7, f"writing {view.name}")
+        with write_lake(f"feature view {view.name} from {view.table}", wb=wb) as write:
+            made = f"CREATE OR REPLACE TABLE {quoted(view.name)} AS {found}"
+            rows = write.con.execute(made).fetchone()[0]
+            declare_roles(write.con, view.name, **_roles_of(view))
+    built = {"view": view.name, "snapshot": write.snapshot, "source": view.table}
+    built |= {"source_snapshot": seen, "rows": rows, "definition_sha256": definition_hash(view)}
     record_build(view, built, wb)
     tell(1.0, f"{rows:,} rows")
     return built
 
 
-def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
-    """Refuse what cannot or must not be built, before anything is written.
-
-    Raises
-    ------
-    UserError
-        The view does not fit the table, would read the future, or would overwrite a table.
-    """
-    check_columns(view, table_columns(view.table, at, wb))
-    labels = declared_roles(view.table, wb).get("label", [])
-    late = {name.lower() for name in view.late}
-    check_late(view, {name: "" for name in labels if name.lower() not in late})
-    taken = view.name.lower() in (row["table"].lower() for row in tables(wb=wb))
-    reserved = view.name.lower() == "predictions" or view.name.lower().startswith("mlw_")
-    if (
-        reserved
-        or view.name.lower() == view.table.lower()
-        or (taken and not _is_built(view.name, wb))
-    ):
+def _check_key(con: duckdb.DuckDBPyConnection, view: FeatureView, found: str) -> None:
+    query = f"SELECT count(*) - count(DISTINCT {quoted(view.key)}) FROM ({found})"
+    twice = con.execute(query).fetchone()[0]
+    if twice:
         raise UserError(
-            f"'{view.name}' is {'reserved' if reserved else 'a table already'}, no built view",
-            "Give the view another name",
+            f"{twice:,} rows of '{view.table}' have an empty '{view.key}', or one that another row has",
+            f"The key of view '{view.name}' must name each row: mend the table, or choose another key",
         )
 
 
-def _is_built(name: str, wb: Workbench) -> bool:
-    """Whether a lake table was written as a feature view."""
-    history = snapshots(name, wb=wb)
-    return any(str(row["message"]).startswith(f"feature view {name} ") for row in history)
-
-
-def _source(view: FeatureView, at: int | str | None, wb: Workbench) -> tuple[str, int]:
-    """Give the SQL of a view's source as of a snapshot, and the snapshot that last changed it."""
-    number = snapshot_number(at, wb)
-    history = [row["snapshot"] for row in snapshots(view.table, wb=wb)]
-    seen = max(s for s in history if number is None or s <= number)
-    return f"{quoted(view.table)} AT (VERSION => {seen})", seen
+def _roles_of(view: FeatureView) -> dict[str, str]:
+    """What a built view's columns are: its key, and its time where that is among its columns."""
+    kept = {feature.sql for feature in view.features if feature.sql == quoted(feature.name)}
+    return {"key": view.key} | ({"time": view.time} if quoted(view.time) in kept else {})
 
 
 def record_build(view: FeatureView, built: dict, wb: Workbench) -> None:
@@ -290,11 +335,9 @@ def views(wb: Workbench | None = None) -> list[dict]:
     wb = open_workbench(wb)
     found = list(declared_views(wb).values())
     if "handbook" not in {view.name for view in found}:
-        fitting = (
-            handbook_for(t["table"], table_columns(t["table"], wb=wb)) for t in tables(wb=wb)
-        )
+        fitting = (handbook_for(name, table_columns(name, wb=wb)) for name in _lake_tables(wb))
         found += sorted(filter(None, fitting), key=lambda view: view.table != "cards")[:1]
-    changed = {row["table"].lower(): row["snapshot"] for row in tables(wb=wb)}
+    changed = last_changes(wb=wb)
     with reading(wb) as db:
         newest = {
             r.name: r for r in db.execute(sa.select(built_views).order_by(built_views.c.snapshot))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = [
     "By",
-    "HANDBOOK_DAYS",
     "microseconds",
     "Feature",
+    "window_rows",
     "count",
     "total",
     "mean",
@@ -18,30 +18,27 @@ __all__ = [
     "distinct",
     "last",
     "since",
+    "ratio",
+    "decayed",
     "expression",
     "column",
     "calendar",
     "FeatureView",
     "check_late",
-    "view_sql",
     "definition",
     "definition_hash",
     "check_columns",
-    "handbook_view",
-    "handbook_for",
 ]
 
 # %% ../../nbs/2_data/07_features.ipynb #16d13d1e
-import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
-import duckdb
-
 from ..core.errors import UserError, nearest
+from .expressions import columns_read
 from .lake import quoted
 
 # %% ../../nbs/2_data/07_features.ipynb #04e41fd6
@@ -98,6 +95,10 @@ class Feature:
         Whether the row itself is in its window (never with a delay).
     sql : str
         The text of an expression.
+    of : str or number, optional
+        The category whose share is taken.
+    half_life : str
+        After how long a row counts half, in a decayed sum.
     """
 
     name: str
@@ -108,9 +109,11 @@ class Feature:
     delay: str = ""
     current: bool = True
     sql: str = ""
+    of: str | float | None = None
+    half_life: str = ""
 
 
-def _rows(window: str) -> int | None:
+def window_rows(window: str) -> int | None:
     """The length of a window counted in rows, else None."""
     found = re.fullmatch(r"\s*(-?\d+)\s*rows?\s*", window.lower())
     return int(found[1]) if found else None
@@ -122,15 +125,17 @@ def _short(length: str) -> str:
     return length.strip() if unit in ("all", "row") else f"{number}{unit[:1]}"
 
 
-def _windowed(kind, column, by, window, delay, name, current=True) -> Feature:
+def _windowed(kind, column, by, window, delay, name, current=True, of=None, half="") -> Feature:
     by = (by,) if isinstance(by, str) else tuple(by)
-    if window.strip().lower() != "all" and _rows(window) is None:
+    if window.strip().lower() != "all" and window_rows(window) is None:
         microseconds(window)
-    if delay:
-        microseconds(delay)
-    said = [*by, kind, column, re.sub(r"\s", "", _short(window))]
+    for length in filter(None, (delay, half)):
+        microseconds(length)
+    said = [*by, kind, column, "" if of is None else str(of)]
+    said += [re.sub(r"\s", "", _short(length)) for length in filter(None, (half, window))]
     said += ["after", _short(delay)] if delay else []
-    return Feature(name or "_".join(s for s in said if s), kind, column, by, window, delay, current)
+    name = name or "_".join(s for s in said if s)
+    return Feature(name, kind, column, by, window, delay, current, of=of, half_life=half)
 
 
 # %% ../../nbs/2_data/07_features.ipynb #ae6ff3f5
@@ -178,10 +183,17 @@ def deviation(
 
 
 def share(
-    column: str, by: By, window: str, *, delay: str = "", name: str = "", current: bool = True
+    column: str,
+    by: By,
+    window: str,
+    *,
+    of: str | float | None = None,
+    delay: str = "",
+    name: str = "",
+    current: bool = True,
 ) -> Feature:
-    """Take the share of the window's rows where a 0/1 or boolean column holds; 0 when empty."""
-    return _windowed("share", column, by, window, delay, name, current)
+    """Take the share of the window's filled rows where a 0/1 column holds, or where it is ``of``; 0 when empty."""
+    return _windowed("share", column, by, window, delay, name, current, of)
 
 
 def distinct(
@@ -191,6 +203,7 @@ def distinct(
     return _windowed("distinct", column, by, window, delay, name, current)
 
 
+# %% ../../nbs/2_data/07_features.ipynb #f87275be
 def last(column: str, by: By, window: str = "all", *, delay: str = "", name: str = "") -> Feature:
     """Take the newest filled value before this row."""
     return _windowed("last", column, by, window, delay, name, current=False)
@@ -199,6 +212,25 @@ def last(column: str, by: By, window: str = "all", *, delay: str = "", name: str
 def since(by: By, window: str = "all", *, name: str = "") -> Feature:
     """Take the seconds since the entity's row before this one."""
     return _windowed("since", "", by, window, "", name, current=False)
+
+
+def ratio(column: str, by: By, window: str, *, delay: str = "", name: str = "") -> Feature:
+    """Divide the row's value by the mean of the rows before it in the window; missing without history."""
+    return _windowed("ratio", column, by, window, delay, name, current=False)
+
+
+def decayed(
+    column: str,
+    by: By,
+    half_life: str,
+    window: str = "all",
+    *,
+    delay: str = "",
+    name: str = "",
+    current: bool = True,
+) -> Feature:
+    """Sum a column over the window, each row counting half as much for every half-life of age."""
+    return _windowed("decayed", column, by, window, delay, name, current, half=half_life)
 
 
 # %% ../../nbs/2_data/07_features.ipynb #296c782e
@@ -244,56 +276,6 @@ def calendar(part: str, time: str, *, name: str = "") -> Feature:
         raise UserError(f"the calendar has no '{part}'", nearest(part, _CALENDAR))
     moment = f"make_timestamp(epoch_us({quoted(time)}))"
     return expression(name or part, _CALENDAR[part].format(t=moment))
-
-
-# %% ../../nbs/2_data/07_features.ipynb #991c9596
-_CHANGING = {"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "now", "current_timestamp"}
-_CHANGING |= {
-    "today",
-    "current_date",
-    "current_time",
-    "get_current_timestamp",
-    "nextval",
-    "txid_current",
-}
-_CHANGING |= {"get_current_time", "transaction_timestamp", "localtimestamp", "localtime", "setseed"}
-
-
-def _nodes(tree) -> Iterator[dict]:
-    """Walk through a parsed statement."""
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree:
-        if isinstance(child, (dict, list)):
-            yield from _nodes(child)
-
-
-@functools.lru_cache(maxsize=1024)
-def _reads(sql: str) -> frozenset[str]:
-    """Name the columns that an expression reads; refuse what is more than an expression."""
-    with duckdb.connect() as con:
-        text = con.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchone()[0]
-    parsed = json.loads(text)
-    if parsed["error"]:
-        raise UserError(f"this is no SQL expression: {sql}", parsed["error_message"])
-    query = parsed["statements"][0]["node"]
-    alone = len(parsed["statements"]) == len(query["select_list"]) == 1
-    if not alone or query["from_table"]["type"] != "EMPTY" or query["where_clause"]:
-        raise UserError(f"this is more than one expression: {sql}", "Declare one feature for each")
-    names = set()
-    for node in _nodes(query["select_list"][0]):
-        if node.get("class") in ("SUBQUERY", "WINDOW", "STAR"):
-            raise UserError(
-                f"an expression may not hold a {node['class'].lower()}: {sql}",
-                "It would read other rows, later ones too; use mean(…), count(…) and the like",
-            )
-        word = str(node.get("function_name", "")).lower()
-        if node.get("class") == "COLUMN_REF":
-            names.add(node["column_names"][0])
-            word = node["column_names"][0].lower()
-        if word in _CHANGING:
-            raise UserError(f"{word} gives another answer each time: {sql}", "Read columns only")
-    return frozenset(names)
 
 
 # %% ../../nbs/2_data/07_features.ipynb #42a21666
@@ -344,19 +326,25 @@ class FeatureView:
         check_late(self, self.late)
 
 
+# %% ../../nbs/2_data/07_features.ipynb #98cd5ba1
 def _check_window(view: str, feature: Feature) -> None:
     """Refuse a window that has no length, and a delay that reaches into the future."""
     if feature.kind == "expression":
-        _reads(feature.sql)
+        columns_read(feature.sql)
         return
     if feature.delay and microseconds(feature.delay) < 0:
         raise UserError(
             f"feature '{feature.name}' of view '{view}' reads the future: its delay is {feature.delay}",
             "A delay is zero or more",
         )
+    if feature.half_life and microseconds(feature.half_life) <= 0:
+        raise UserError(
+            f"feature '{feature.name}' of view '{view}' has the half-life {feature.half_life}",
+            "A half-life is a length of time: 7 days",
+        )
     if feature.window.strip().lower() == "all":
         return
-    rows = _rows(feature.window)
+    rows = window_rows(feature.window)
     if (microseconds(feature.window) if rows is None else rows) <= 0:
         raise UserError(
             f"feature '{feature.name}' of view '{view}' has the window {feature.window}",
@@ -383,12 +371,12 @@ def check_late(view: FeatureView, late: Mapping[str, str]) -> None:
     after = {name.lower(): (name, length) for name, length in late.items()}
     for feature in view.features:
         aggregates = feature.kind != "expression"
-        used = {feature.column, *feature.by} if aggregates else _reads(feature.sql)
+        used = {feature.column, *feature.by} if aggregates else columns_read(feature.sql)
         for name, length in (after[u.lower()] for u in sorted(used) if u.lower() in after):
             waits = microseconds(feature.delay) if feature.delay else 0
             needed = microseconds(length) if length else 1
             grouped = name.lower() in {b.lower() for b in feature.by}
-            if aggregates and not grouped and waits >= needed:
+            if aggregates and not grouped and waits >= needed and feature.kind != "ratio":
                 continue
             raise UserError(
                 f"feature '{feature.name}' of view '{view.name}' would read the future: it uses "
@@ -396,115 +384,6 @@ def check_late(view: FeatureView, late: Mapping[str, str]) -> None:
                 f"but that is known only {f'{length} ' if length else ''}later",
                 f'Use it in a window with delay="{length or "7 days"}", or leave it out',
             )
-
-
-# %% ../../nbs/2_data/07_features.ipynb #22eb3288
-_AGGREGATES = {
-    "sum": "coalesce(sum(CAST({x} AS DOUBLE)) OVER {w}, 0)",
-    "mean": "avg({x}) OVER {w}",
-    "min": "min({x}) OVER {w}",
-    "max": "max({x}) OVER {w}",
-    "std": "stddev_samp(CAST({x} AS DOUBLE)) OVER {w}",
-    "share": "coalesce(avg(CAST({x} AS DOUBLE)) OVER {w}, 0)",
-    "distinct": "count(DISTINCT {x}) OVER {w}",
-    "last": "last_value({x} IGNORE NULLS) OVER {w}",
-    "since": '("_mlw_us" - last_value("_mlw_us") OVER {w}) / 1e6',
-}
-
-
-def _before(entity: int, length: int) -> str:
-    return f'"_mlw_n{entity}_{length}"'
-
-
-def _ends(feature: Feature, entity: int) -> tuple[str, str]:
-    """Give the numbers of the last row before a feature's window, and of its last row."""
-    here = f'"_mlw_p{entity}"'
-    delay = microseconds(feature.delay) if feature.delay else 0
-    high = _before(entity, delay) if delay else here if feature.current else f"({here} - 1)"
-    if feature.window.strip().lower() == "all":
-        return "0", high
-    rows = _rows(feature.window)
-    if rows is not None:
-        return f"greatest({high} - {rows}, 0)", high
-    return _before(entity, delay + microseconds(feature.window)), high
-
-
-def _positions(view: FeatureView, number: int, by: tuple[str, ...]) -> list[str]:
-    """Write an entity's first pass: row numbers, and counts before each window's ends."""
-    ends = {e for f in view.features if f.by == by for e in _ends(f, number)}
-    same = f'PARTITION BY {", ".join(map(quoted, by))} ORDER BY "_mlw_us"'
-    columns = [f'row_number() OVER ({same}, {quoted(view.key)}) AS "_mlw_p{number}"']
-    for length in sorted({int(m[1]) for e in ends if (m := re.search(r"_n\d+_(\d+)", e))}):
-        columns.append(
-            f'CASE WHEN "_mlw_us" IS NULL THEN 0 ELSE count(*) OVER ({same} RANGE BETWEEN '
-            f"UNBOUNDED PRECEDING AND {length} PRECEDING) END AS {_before(number, length)}"
-        )
-    return columns
-
-
-def _window_value(feature: Feature, entity: int, windows: dict[str, str]) -> str:
-    """Write the value of a windowed feature, and remember its window."""
-    here, (low, high) = f'"_mlw_p{entity}"', _ends(feature, entity)
-    if feature.kind == "count":
-        value = f"{high} - {low}"
-    else:
-        last = "CURRENT ROW" if high == here else f"({here} - {high}) PRECEDING"
-        frame = f"ROWS BETWEEN ({here} - {low} - 1) PRECEDING AND {last}"
-        text = f"PARTITION BY {', '.join(map(quoted, feature.by))} ORDER BY {here} {frame}"
-        window = windows.setdefault(text, f'"_mlw_w{len(windows)}"')
-        value = _AGGREGATES[feature.kind].format(x=quoted(feature.column), w=window)
-    unknown = " OR ".join(f"{quoted(c)} IS NULL" for c in ("_mlw_us", *feature.by))
-    return f"CASE WHEN {unknown} THEN NULL ELSE {value} END"
-
-
-def view_sql(view: FeatureView, source: str) -> str:
-    """Write the SQL that computes a view.
-
-    Parameters
-    ----------
-    view : FeatureView
-        The view.
-    source : str
-        SQL that names the rows: a quoted table, ``read_parquet('…')`` or a subquery in brackets.
-
-    Returns
-    -------
-    str
-        A query with the key column and then the features, one row for each row of the source, in
-        no order.
-    """
-    entities = list(dict.fromkeys(f.by for f in view.features if f.kind != "expression"))
-    known, between = '"_mlw_rows"', ",\n  "
-    steps = [
-        f'{known} AS (\n  SELECT *, epoch_us({quoted(view.time)}) AS "_mlw_us" FROM {source}\n)'
-    ]
-    for number, by in enumerate(entities):
-        columns = between.join(["*", *_positions(view, number, by)])
-        steps.append(f'"_mlw_positions{number}" AS (\n  SELECT {columns}\n  FROM {known}\n)')
-        values, frames = _second_pass(view, number, by)
-        known = f'"_mlw_entity{number}"'
-        columns = between.join(["*", *values])
-        text = f'{known} AS (\n  SELECT {columns}\n  FROM "_mlw_positions{number}"'
-        steps.append(text + (f"\n  WINDOW {between.join(frames)}" if frames else "") + "\n)")
-    outputs = [quoted(view.key)]
-    for place, feature in enumerate(view.features):
-        plain = feature.kind == "expression" and feature.sql == quoted(feature.name)
-        value = f"({feature.sql}\n)" if feature.kind == "expression" else f'"_mlw_f{place}"'
-        outputs.append(f"{feature.sql if plain else value} AS {quoted(feature.name)}")
-    return f"WITH {(',' + chr(10)).join(steps)}\nSELECT\n  {between.join(outputs)}\nFROM {known}"
-
-
-def _second_pass(
-    view: FeatureView, number: int, by: tuple[str, ...]
-) -> tuple[list[str], list[str]]:
-    """Write an entity's features, and the windows they are taken over."""
-    windows: dict[str, str] = {}
-    values = [
-        f'{_window_value(feature, number, windows)} AS "_mlw_f{place}"'
-        for place, feature in enumerate(view.features)
-        if feature.kind != "expression" and feature.by == by
-    ]
-    return values, [f"{name} AS ({text})" for text, name in windows.items()]
 
 
 # %% ../../nbs/2_data/07_features.ipynb #79849c17
@@ -543,7 +422,9 @@ def check_columns(view: FeatureView, columns: Iterable[str]) -> None:
             )
     for feature in view.features:
         used = (
-            _reads(feature.sql) if feature.kind == "expression" else {feature.column, *feature.by}
+            columns_read(feature.sql)
+            if feature.kind == "expression"
+            else {feature.column, *feature.by}
         )
         for name in sorted(used - {""}):
             if name.lower() not in known:
@@ -553,83 +434,3 @@ def check_columns(view: FeatureView, columns: Iterable[str]) -> None:
                     nearest(name, columns),
                 )
         known.add(feature.name.lower())
-
-
-# %% ../../nbs/2_data/07_features.ipynb #3c885162
-HANDBOOK_DAYS = (1, 7, 30)
-
-
-def handbook_view(
-    table: str = "cards",
-    key: str = "transaction_id",
-    time: str = "at",
-    customer: str = "customer_id",
-    terminal: str = "terminal_id",
-    amount: str = "amount",
-    label: str = "is_fraud",
-    published: bool = False,
-) -> FeatureView:
-    """Declare the handbook's fifteen features over a table of card transactions.
-
-    Parameters
-    ----------
-    table, key, time, customer, terminal, amount, label : str
-        The table and its columns.
-    published : bool
-        Name the features as the published files do.
-
-    Returns
-    -------
-    FeatureView
-        Named ``handbook``.
-
-    Notes
-    -----
-    Definitions: Le Borgne et al., *Reproducible Machine Learning for Credit Card Fraud Detection*
-    (2021), chapter 3, baseline feature transformation.
-    """
-    names = ("customer_count_{}d", "customer_mean_amount_{}d")
-    names += ("terminal_count_{}d", "terminal_fraud_share_{}d")
-    weekend, night = "during_weekend", "during_night"
-    if published:
-        names = (f"{customer}_NB_TX_{{}}DAY_WINDOW", f"{customer}_AVG_AMOUNT_{{}}DAY_WINDOW")
-        names += (f"{terminal}_NB_TX_{{}}DAY_WINDOW", f"{terminal}_RISK_{{}}DAY_WINDOW")
-        weekend, night = "TX_DURING_WEEKEND", "TX_DURING_NIGHT"
-    features = [column(amount)]
-    features += [calendar("weekend", time, name=weekend), calendar("night", time, name=night)]
-    for days in HANDBOOK_DAYS:
-        features += [count(customer, f"{days} days", name=names[0].format(days))]
-        features += [mean(amount, customer, f"{days} days", name=names[1].format(days))]
-    known = {"delay": "7 days"}  # when labels are
-    for days in HANDBOOK_DAYS:
-        features += [count(terminal, f"{days} days", name=names[2].format(days), **known)]
-        features += [share(label, terminal, f"{days} days", name=names[3].format(days), **known)]
-    late = {label: "7 days", ("TX_FRAUD_SCENARIO" if published else "scenario"): "7 days"}
-    return FeatureView("handbook", table, key, time, tuple(features), late)
-
-
-def handbook_for(table: str, columns: Iterable[str]) -> FeatureView | None:
-    """Give the handbook's view for a table with the simulator's or the published columns, else None."""
-    known = set(columns)
-    ours = {"transaction_id", "at", "customer_id", "terminal_id", "amount", "is_fraud"}
-    theirs = {
-        "TRANSACTION_ID",
-        "TX_DATETIME",
-        "CUSTOMER_ID",
-        "TERMINAL_ID",
-        "TX_AMOUNT",
-        "TX_FRAUD",
-    }
-    if ours <= known:
-        return handbook_view(table)
-    if theirs <= known:
-        names = (
-            "TRANSACTION_ID",
-            "TX_DATETIME",
-            "CUSTOMER_ID",
-            "TERMINAL_ID",
-            "TX_AMOUNT",
-            "TX_FRAUD",
-        )
-        return handbook_view(table, *names, published=True)
-    return None

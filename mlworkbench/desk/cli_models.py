@@ -131,7 +131,7 @@ def approve(request: str, reason: str, wb: Any) -> tuple[Any, str]:
 
     \b
     Example:
-      mlworkbench approve 2x8k --reason "evidence read"
+      mlworkbench approve fraud@3 --reason "evidence read"   (or the request's id)
     """
     from mlworkbench.registry.promotion import approve as decide
 

@@ -228,17 +228,31 @@ def show(run: str, wb: Any) -> tuple[Any, str]:
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #20784813
 @command(cli, "compare")
 @click.argument("runs", nargs=-1, required=True)
-def compare(runs: tuple[str, ...], wb: Any) -> tuple[Any, str]:
+@click.option("--metric", default="", help="What the verdict is about; the task's leading metric.")
+@click.option("--worth", help="Smallest difference worth acting on: 0.005, or a month: '500 EUR'.")
+@click.option("--not-worse", is_flag=True, help="Ask only whether it is not worse by --worth.")
+@click.option("--alarms", type=int, default=0, help="Rows each may flag; as many as positives.")
+@click.option("--by", default="", help="Also by slice: a column of the runs' table.")
+def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[Any, str]:
     """Compare runs on the rows that all of them scored; the second against the first.
+
+    Runs of one recipe over several seeds are joined by commas: then the luck of the seed counts too.
 
     \b
     Examples:
       mlworkbench compare train-1 train-2
-      mlworkbench compare payments@champion train-7
+      mlworkbench compare payments@champion train-7 --metric average_precision --worth 0.005
+      mlworkbench compare train-1,train-2,train-3 train-4,train-5,train-6
     """
-    from mlworkbench.modelling.comparison import compare_runs
+    from mlworkbench.desk.verbs import compare as compare_any
+    from mlworkbench.modelling.for_whom import by_slice
+    from mlworkbench.modelling.repeats import repeats_text
 
-    found = compare_runs(list(runs), wb=wb)
+    named = [r.split(",") if "," in r else r for r in runs]
+    found = compare_any(named, wb=wb, **options)
+    if any(isinstance(r, list) for r in named):
+        return found.as_json(), repeats_text(found)
+    slices = by_slice(found, by, wb=wb).to_dict("records") if by else []
     rows = []
     for m in found.metrics:
         row: dict = {"metric": m["metric"]} | {
@@ -252,7 +266,12 @@ def compare(runs: tuple[str, ...], wb: Any) -> tuple[Any, str]:
         {"parameter": n} | {r.name: v for r, v in zip(found.runs, values, strict=True)}
         for n, values in found.parameters.items()
     ]
-    return (
-        found.as_json(),
-        f"{found.sentence}\n\n{as_table(rows)}\n\n{as_table(differ) if differ else 'no parameter differs'}",
-    )
+    parts = [found.sentence, as_table(rows)]
+    parts += [as_table(differ) if differ else "no parameter differs"]
+    parts += [
+        f"cell {c['second'] or c['first']} {c['change']}\n{c['diff']}"
+        for cells in found.differs.code.values()
+        for c in cells
+    ]
+    parts += [as_table(slices)] if by else []
+    return found.as_json() | ({"slices": slices} if by else {}), "\n\n".join(parts)

@@ -85,7 +85,8 @@ def state_words(run: Run) -> str:
         return run.state
     try:
         at = json.loads((run.folder / "progress.json").read_text())
-    except (OSError, ValueError):
+        cell, cells = int(at["cell"]), max(1, int(at["cells"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return "running"
     inner = 0.0
     try:
@@ -93,8 +94,7 @@ def state_words(run: Run) -> str:
         inner = float(said["done"]) if said["at"] >= at["at"] else 0.0
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    done = (at["cell"] - 1 + inner) / max(1, at["cells"])
-    return f"running: cell {at['cell']} of {at['cells']} ({done:.0%})"
+    return f"running: cell {cell} of {cells} ({(cell - 1 + inner) / cells:.0%})"
 
 
 # %% ../../nbs/7_desk/07_views.ipynb #d9d6b5cc

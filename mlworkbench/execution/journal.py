@@ -24,6 +24,7 @@ __all__ = [
 import json
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.current import executed_run, present_run
-from ..core.errors import UserError
+from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
-from ..core.store import artifacts, facts, metrics, reads, writing
+from ..core.store import artifacts, facts, metrics, reading, reads, runs, writing
 from ..data.lake import sha256, write_lake
 from .record import Run, find_run, write_params
+from .redaction import redact, redact_tree, secret_values
 
 
 # %% ../../nbs/3_execution/02_journal.ipynb #b1072007
@@ -57,6 +59,17 @@ def current_run(run: "str | Run | None" = None, wb: Workbench | None = None) -> 
     return found
 
 
+# %% ../../nbs/3_execution/02_journal.ipynb #31702cdc
+def _fence(db: sa.Connection, run: str) -> str:
+    """Refuse to write to a run that was interrupted or cancelled; the run, otherwise."""
+    state = db.scalar(sa.select(runs.c.state).where(runs.c.run == run))
+    if state in ("interrupted", "cancelled"):
+        raise WorkbenchError(
+            f"run {run} was declared {state} and takes nothing more", "Run it again"
+        )
+    return run
+
+
 # %% ../../nbs/3_execution/02_journal.ipynb #8bbb8f5c
 def log_params(run: "str | Run | None" = None, wb: Workbench | None = None, **values: Any) -> None:
     """Record parameters of the current run.
@@ -68,8 +81,9 @@ def log_params(run: "str | Run | None" = None, wb: Workbench | None = None, **va
     **values
         Name to value; a name given again replaces the value.
     """
+    wb, found = open_workbench(wb), current_run(run, wb)
     with writing(wb) as db:
-        write_params(db, current_run(run, wb), values)
+        write_params(db, _fence(db, found), redact_tree(values, secret_values(wb, values)))
 
 
 # %% ../../nbs/3_execution/02_journal.ipynb #eea13c91
@@ -111,6 +125,7 @@ def log_metric(
         "high": None if high is None else float(high),
     }
     with writing(wb) as db:
+        _fence(db, row["run"])
         db.execute(metrics.delete().where(*where))
         db.execute(metrics.insert(), row | {"n": n, "note": note})
 
@@ -127,6 +142,7 @@ def log_curve(
     about = {"run": current_run(run, wb), "name": name, "split": split}
     rows = [about | {"step": int(k), "value": float(v)} for k, v in points.items()]
     with writing(wb) as db:
+        _fence(db, about["run"])
         db.execute(metrics.delete().where(*(metrics.c[k] == v for k, v in about.items())))
         if rows:
             db.execute(metrics.insert(), rows)
@@ -138,9 +154,12 @@ def log_fact(
 ) -> None:
     """Record something about how the current run went: a duration, a decision made on the way."""
     found = current_run(run, wb)
+    wb = open_workbench(wb)
+    text = redact(str(value), secret_values(wb))
     with writing(wb) as db:
+        _fence(db, found)
         db.execute(facts.delete().where(facts.c.run == found, facts.c.name == name))
-        db.execute(facts.insert(), {"run": found, "name": name, "value": str(value)})
+        db.execute(facts.insert(), {"run": found, "name": name, "value": text})
 
 
 def log_read(
@@ -182,6 +201,7 @@ def log_file(
         "bytes": path.stat().st_size,
     }
     with writing(wb) as db:
+        _fence(db, found)
         db.execute(artifacts.delete().where(artifacts.c.run == found, artifacts.c.path == name))
         db.execute(artifacts.insert(), row)
 
@@ -198,10 +218,19 @@ def log_text(
         )
     path = wb.files / "runs" / current_run(run, wb) / name
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(_clean(text, name, wb), encoding="utf-8")
     os.replace(beside, path)
     log_file(path, kind, run=run, wb=wb)
     return path
+
+
+def _clean(text: str, name: str, wb: Workbench) -> str:
+    """A text without secrets and card numbers; JSON stays JSON, for a number in it becomes a text."""
+    if name.endswith(".json"):
+        found = json.loads(text)
+        clean = redact_tree(found, secret_values(wb))
+        return text if clean == found else json.dumps(clean)
+    return redact(text, secret_values(wb))
 
 
 # %% ../../nbs/3_execution/02_journal.ipynb #d3dc17f3
@@ -221,7 +250,9 @@ def show_progress(done: float, text: str) -> None:
         return
     _told[0] = time.monotonic()
     path = open_workbench().files / "runs" / executed_run() / "inner.json"
-    path.with_suffix(".new").write_text(json.dumps({"done": done, "text": text, "at": time.time()}))
+    path.with_suffix(".new").write_text(
+        json.dumps({"done": done, "text": redact(text), "at": time.time()})
+    )
     os.replace(path.with_suffix(".new"), path)
 
 
@@ -263,7 +294,8 @@ def log_figure(
         import io
 
         text = io.StringIO()
-        figure.savefig(text, format="svg")
+        with sys.modules["matplotlib"].rc_context({"svg.fonttype": "none"}):  # texts stay texts
+            figure.savefig(text, format="svg")
         return log_text(f"{name}.svg", text.getvalue(), "figure", run=run, wb=wb)
     raise UserError(
         f"a {type(figure).__name__} is not a figure", "Give a Plotly or a Matplotlib figure"
@@ -426,6 +458,8 @@ def log_predictions(
     import pyarrow as pa
 
     wb, found = open_workbench(wb), current_run(run, wb)
+    with reading(wb) as db:
+        _fence(db, found)
     frame = prediction_frame(y, score, key=key, split=split, classes=classes, **columns)
     scores = frame.pop("scores")
     table = pa.Table.from_pandas(frame, preserve_index=False)

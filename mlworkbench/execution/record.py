@@ -27,6 +27,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import fcntl
+import functools
 import importlib.metadata
 import json
 import math
@@ -35,6 +36,7 @@ import platform
 import re
 import secrets
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +60,7 @@ from mlworkbench.core.store import (
     writing,
 )
 from ..data.lake import sha256
+from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/01_record.ipynb #4a0f3c2c
 STATES = ("queued", "running", "parked", "finished", "failed", "interrupted", "cancelled")
@@ -158,6 +161,12 @@ def code_state(folder: Path) -> dict:
     dict
         ``commit_id`` (None outside a repository), ``dirty``, and ``patch`` (text).
     """
+    return dict(_code_state(folder, int(time.monotonic())))
+
+
+@functools.lru_cache(maxsize=8)
+def _code_state(folder: Path, second: int) -> dict:
+    """Ask git once a second at most: a grid opens a hundred runs in that time."""
     commit = (_git(folder, "rev-parse", "HEAD") or "").strip() or None
     patch = (_git(folder, "diff", "HEAD", "--no-ext-diff", "--", ".") or "") if commit else ""
     return {"commit_id": commit, "dirty": bool(patch.strip()), "patch": patch}
@@ -177,6 +186,13 @@ def environment() -> dict[str, str]:
 
 def installed_packages() -> dict[str, str]:
     """Every installed distribution and its version."""
+    folders = tuple((p, os.stat(p).st_mtime_ns) for p in sys.path if os.path.isdir(p))
+    return dict(_installed(folders))
+
+
+@functools.lru_cache(maxsize=2)
+def _installed(folders: tuple) -> dict[str, str]:
+    """Look again only when a folder of packages has changed: it takes a tenth of a second."""
     found = {
         d.metadata["Name"]: d.version
         for d in importlib.metadata.distributions()
@@ -228,10 +244,6 @@ os.register_at_fork(after_in_child=_forget_inherited)
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #569c8579
-def _type_name(value: Any) -> str:
-    return type(value).__name__
-
-
 def open_run(
     name: str | None = None,
     *,
@@ -240,6 +252,8 @@ def open_run(
     notebook: Path | None = None,
     values: dict | None = None,
     parent: str | None = None,
+    attempt: int = 1,
+    marks: dict[str, str] | None = None,
     wb: Workbench | None = None,
 ) -> Run:
     """Record that a run has begun, and hold its lock.
@@ -253,11 +267,15 @@ def open_run(
     kind : str
         ``job``, ``interactive`` or ``import``.
     notebook : Path, optional
-        The source that is executed; its hash is kept.
+        The source that is executed; its hash and its cells are kept.
     values : dict, optional
         Parameters.
     parent : str, optional
         The run that this one repeats or belongs to.
+    attempt : int
+        Which one it is, where a run is tried again.
+    marks : dict of str to str, optional
+        Facts to record with it.
     wb : Workbench, optional
 
     Returns
@@ -266,34 +284,72 @@ def open_run(
         In the state ``running``.
     """
     wb = open_workbench(wb)
-    run, state = (
-        new_id(),
-        code_state(notebook.parent if notebook and notebook.is_relative_to(wb.root) else wb.root),
-    )
+    inside = notebook is not None and notebook.is_relative_to(wb.root)
+    run, state = new_id(), code_state(notebook.parent if inside else wb.root)
     folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
+    secrets = secret_values(wb, values)
     if state["patch"]:
-        (folder / "uncommitted.patch").write_text(state["patch"])
-    row = {"run": run, "experiment": experiment, "kind": kind, "state": "running", "attempt": 1}
-    row |= {"actor": actor(wb), "started": now(), "parent": parent}
+        (folder / "uncommitted.patch").write_text(redact(state["patch"], secrets))
+    if notebook is not None:
+        _keep_source(notebook, folder, secrets)
+    row = {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
+    row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     row |= {"commit_id": state["commit_id"], "dirty": state["dirty"]}
     row |= {
         "notebook": str(notebook) if notebook else None,
         "notebook_sha256": sha256(notebook) if notebook else None,
     }
+    known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     with writing(wb) as db:
-        count = db.scalar(sa.select(sa.func.count()).where(runs.c.experiment == experiment)) + 1
-        stem = notebook.stem if notebook else kind
-        db.execute(runs.insert(), row | {"name": name or f"{stem}-{count}"})
-        db.execute(
-            facts.insert(), [{"run": run, "name": k, "value": v} for k, v in environment().items()]
-        )
+        row["name"] = name or _numbered(db, notebook.stem if notebook else kind)
+        db.execute(runs.insert(), row)
+        db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
         db.execute(
             packages.insert(),
             [{"run": run, "package": k, "version": v} for k, v in installed_packages().items()],
         )
-        write_params(db, run, values or {})
-    return get_run(run, wb=wb)
+        write_params(db, run, redact_tree(values or {}, secrets))
+    return _load(wb, [run])[0]
+
+
+def _keep_source(notebook: Path, folder: Path, secrets: tuple[str, ...]) -> None:
+    """Keep the cells that are executed, without outputs: what ``show --code`` and ``reproduce`` read."""
+    try:
+        found = json.loads(notebook.read_text(encoding="utf-8"))
+        for cell in found["cells"]:
+            if cell["cell_type"] == "code":
+                cell |= {"outputs": [], "execution_count": None}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # what is no notebook is refused where it is executed
+    text = json.dumps(redact_tree(found, secrets), indent=1, ensure_ascii=False)
+    (folder / "source.ipynb").write_text(text + "\n", encoding="utf-8")
+
+
+# %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
+def _numbered(db: sa.Connection, stem: str) -> str:
+    """The next free name: one more than the highest number that a run of this stem has kept."""
+    like = stem.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "-%"
+    names = db.scalars(sa.select(runs.c.name).where(runs.c.name.like(like, escape="\\")))
+    found = (re.fullmatch(re.escape(stem) + r"-(\d{1,9})", name) for name in names)
+    return f"{stem}-{max((int(m[1]) for m in found if m), default=0) + 1}"
+
+
+def _give_back_number(db: sa.Connection, run: str) -> None:
+    """Rename a run that did not finish, where its name was only a number."""
+    ours = sa.select(facts.c.run).where(facts.c.name == "numbered", facts.c.run == run)
+    name = db.scalar(sa.select(runs.c.name).where(runs.c.run == run))
+    if db.scalar(ours) is None or not re.search(r"-\d+$", name):
+        return
+    taken = set(db.scalars(sa.select(runs.c.name).where(runs.c.name.like("%-failed%"))))
+    free = (f"{name}-failed{n}" for n in ("", *(f"-{i}" for i in range(2, len(taken) + 3))))
+    new = next(n for n in free if n not in taken)
+    db.execute(runs.update().where(runs.c.run == run).values(name=new))
+
+
+# %% ../../nbs/3_execution/01_record.ipynb #e0470c79
+def _type_name(value: Any) -> str:
+    return type(value).__name__
 
 
 def write_params(db: sa.Connection, run: str, values: dict) -> None:
@@ -310,7 +366,13 @@ def write_params(db: sa.Connection, run: str, values: dict) -> None:
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #ad14d5d5
-def close_run(run: str, state: str, error: str | None = None, wb: Workbench | None = None) -> Run:
+def close_run(
+    run: str,
+    state: str,
+    error: str | None = None,
+    wb: Workbench | None = None,
+    marks: dict[str, str] | None = None,
+) -> Run:
     """Record how a run ended, and release its lock.
 
     Parameters
@@ -321,6 +383,8 @@ def close_run(run: str, state: str, error: str | None = None, wb: Workbench | No
     error : str, optional
         What stopped it, in one line.
     wb : Workbench, optional
+    marks : dict of str to str, optional
+        Facts to record with it.
 
     Raises
     ------
@@ -328,16 +392,24 @@ def close_run(run: str, state: str, error: str | None = None, wb: Workbench | No
         The run was closed already.
     """
     wb = open_workbench(wb)
+    error = error and redact(error, secret_values(wb))
     with writing(wb) as db:
         done = db.execute(
             runs.update()
             .where(runs.c.run == run, runs.c.state == "running")
             .values(state=state, ended=now(), error=error)
         )
+        if done.rowcount and state != "finished":
+            _give_back_number(db, run)
+        if done.rowcount and marks:
+            db.execute(
+                facts.insert(), [{"run": run, "name": k, "value": v} for k, v in marks.items()]
+            )
     _release(wb.files / "runs" / run)
+    found = _load(wb, [run])
     if not done.rowcount:
-        raise WorkbenchError(f"run {run} is already {get_run(run, wb=wb).state}", "Run it again")
-    return get_run(run, wb=wb)
+        raise WorkbenchError(f"run {run} is already {found[0].state}", "Run it again")
+    return found[0]
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #511197a7
@@ -364,6 +436,8 @@ def sweep(wb: Workbench | None = None) -> list[str]:
             db.execute(
                 runs.update().where(left).values(state="interrupted", ended=now(), error=why)
             )
+            for run in dead:
+                _give_back_number(db, run)
     return dead
 
 

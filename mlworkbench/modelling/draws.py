@@ -125,6 +125,25 @@ def _jump_pass(weight, edges, zero):
     return 1 - 0.5 * lost / (float(tp) * fp), precision / tp
 
 
+@numba.njit(nogil=True, cache=True)
+def _top_pass(weight, code, share):
+    """Return the share of positives among the top `share` of the weight, in proportion at a tie."""
+    room = 0.0
+    for i in range(weight.size):
+        room += weight[i]
+    room *= share
+    tp, fp, tp0, seen0 = 0.0, 0.0, 0.0, 0.0
+    for i in range(weight.size):
+        p = weight[i] * (code[i] & 1)
+        tp += p
+        fp += weight[i] - p
+        if code[i] & 2:
+            if tp + fp >= room > 0:
+                return (tp0 + (room - seen0) / (tp + fp - seen0) * (tp - tp0)) / room
+            tp0, seen0 = tp, tp + fp
+    return tp / room if room > 0 else np.nan
+
+
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
 def _dot(counts, index, value):
     """Sum of a column under counts; an empty `index` means every unit has a value."""
@@ -141,7 +160,7 @@ def _dot(counts, index, value):
 @numba.njit(nogil=True, cache=True)
 def _resample(
     key, first, table, units, unit, code, base, edges, span, index, value, at, weight, zero,
-    ranks, sums,
+    share, ranks, sums,
 ):  # fmt: skip
     """Do the resamples first, first + 1, …; fills `ranks` and `sums`."""
     counts = np.empty(units, np.uint8)
@@ -159,6 +178,7 @@ def _resample(
             else:
                 found = _rank_pass(weight, code[j], zero)
             ranks[r, j, 0], ranks[r, j, 1] = found
+            ranks[r, j, 2] = _top_pass(weight, code[j], share) if share else np.nan
         drawn = 0
         for i in range(units):
             drawn += counts[i]
@@ -184,6 +204,8 @@ class Prepared:
         Each row's own weight in that order; empty where all are 1.
     columns : tuple of ndarray, each of shape (units,)
         Weighted sums by unit.
+    top : float
+        The share of the rows whose precision is wanted, by weight; 0: none.
     """
 
     units: int
@@ -191,6 +213,7 @@ class Prepared:
     code: np.ndarray
     base: np.ndarray
     columns: tuple
+    top: float = 0.0
 
 
 def sorted_once(label, score, of, weight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -259,7 +282,8 @@ def replicate(
     Returns
     -------
     tuple of ndarray
-        AUC and average precision, shape (resamples, rankings, 2); sums, (resamples, columns).
+        AUC, average precision and precision at the top, shape (resamples, rankings, 3); sums,
+        shape (resamples, columns).
     """
     n = max(made.unit.shape[1], made.units)
     if resamples == 0:
@@ -276,7 +300,7 @@ def replicate(
 
 def _replicate_small(made: Prepared, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Do in numpy what `_resample` does: no compiler needed, quicker on small data."""
-    ranks = np.empty((len(counts), len(made.unit), 2))
+    ranks = np.full((len(counts), len(made.unit), 3), np.nan)
     for j, (unit, code) in enumerate(zip(made.unit, made.code, strict=True)):
         weight = counts[:, unit] * (made.base[j] if made.base.size else 1.0)
         ends = np.flatnonzero(code & 2)
@@ -288,14 +312,30 @@ def _replicate_small(made: Prepared, counts: np.ndarray) -> tuple[np.ndarray, np
             steps = new * (tp / np.maximum(tp + fp, 1e-300))
             ranks[:, j, 0] = 1 - 0.5 * lost / (tp[:, -1] * fp[:, -1])
             ranks[:, j, 1] = steps.sum(axis=1) / tp[:, -1]
-        ranks[(tp[:, -1] <= 0) | (fp[:, -1] <= 0), j] = np.nan
+            if made.top:
+                ranks[:, j, 2] = _top_small(tp, tp + fp, made.top)
+        ranks[(tp[:, -1] <= 0) | (fp[:, -1] <= 0), j, :2] = np.nan
     sums = [counts @ c for c in made.columns]
     return ranks, np.stack(sums, axis=1) if sums else np.empty((len(counts), 0))
 
 
+def _top_small(tp: np.ndarray, seen: np.ndarray, share: float) -> np.ndarray:
+    """Do in numpy what `_top_pass` does; `tp` and `seen` are sums at the ends of ties."""
+    room = share * seen[:, -1:]
+    end = np.where((full := seen >= room).any(1), full.argmax(1), seen.shape[1] - 1)[:, None]
+    before = np.maximum(end - 1, 0)
+
+    def at(sums: np.ndarray, place: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(sums, place, 1)
+
+    tp0, seen0 = (np.where(end > 0, at(s, before), 0) for s in (tp, seen))
+    part = (room - seen0) / np.maximum(at(seen, end) - seen0, 1e-300)
+    return ((tp0 + np.minimum(part, 1) * (at(tp, end) - tp0)) / room)[:, 0]
+
+
 def _replicate_large(made, resamples, seed, threads, progress) -> tuple[np.ndarray, np.ndarray]:
     """Share resamples out over threads that run compiled code without the interpreter's lock."""
-    ranks = np.empty((resamples, len(made.unit), 2))
+    ranks = np.empty((resamples, len(made.unit), 3))
     sums = np.empty((resamples, len(made.columns)))
     key = _mix(np.array([seed], dtype=np.uint64))[0]
     packed, edges, weighted = _packed(made.columns), _edges(made.code), made.base.size > 0
@@ -305,7 +345,7 @@ def _replicate_large(made, resamples, seed, threads, progress) -> tuple[np.ndarr
         weight = np.empty(made.unit.shape[1], np.float64 if weighted else np.uint8)
         _resample(
             key, at, _COUNTS, made.units, made.unit, made.code, made.base, *edges, *packed,
-            weight, 0.0 if weighted else np.int64(0), ranks[at : at + step], sums[at : at + step],
+            weight, 0.0 if weighted else np.int64(0), made.top, ranks[at : at + step], sums[at : at + step],
         )  # fmt: skip
 
     with ThreadPoolExecutor(threads) as pool:

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = [
     "Interval",
+    "evidence_note",
     "interval_from",
     "intervals",
+    "student_interval",
     "Difference",
     "paired",
-    "delong",
-    "Disagreement",
-    "mcnemar",
+    "replicas",
 ]
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #528f6618
@@ -21,166 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ..core.errors import WorkbenchError, nearest
-from .draws import Prepared, replicate, sorted_once
-from .metrics import Rows, checked, is_probability, row_costs, row_losses
-
-
-# %% ../../nbs/4_modelling/02_resampling.ipynb #d6230555
-@dataclass(frozen=True)
-class _Statistic:
-    """How a metric follows from rankings and sums; `value` gets (ranks, sums by name)."""
-
-    name: str
-    link: str  # the scale on which the interval is symmetric: logit, log, log1m or plain
-    value: Callable
-    evidence: float  # units that carry it
-    carried_by: str  # what those are, in words
-
-
-@dataclass
-class _Model:
-    """One model on the rows: what to sort, what to sum, and the metrics that follow."""
-
-    rows: Rows
-    of: np.ndarray
-    units: int
-    plain: bool
-    word: str
-    wanted: Callable[[str], bool]
-    rankings: list
-    columns: dict
-    found: list
-
-    def column(self, name: str, values) -> np.ndarray:
-        """Keep a weighted column, added up by unit."""
-        values = self.rows.weight * values
-        if not self.plain:
-            values = np.bincount(self.of, values, minlength=self.units)
-        self.columns[name] = values
-        return values
-
-    def mean(self, name: str, link: str, values, carried_by: str = "", total: float = 1.0) -> None:
-        """Add a metric that is a weighted mean of `values`, times `total`."""
-        if self.wanted(name):
-            evidence = _kish(self.column(name, values))
-            value = lambda r, s: total * _share(s[name], s["weight"])  # noqa: E731
-            self.found.append(_Statistic(name, link, value, evidence, carried_by or self.word))
-
-    def rank(self, label, score) -> int:
-        """Keep a ranking; returns its place."""
-        self.rankings.append(sorted_once(label, score, self.of, self.rows.weight))
-        return len(self.rankings) - 1
-
-
-def _kish(column: np.ndarray) -> float:
-    """Return the effective number of units in a sum."""
-    total, squares = float(np.abs(column).sum()), float((column**2).sum())
-    return total**2 / squares if squares > 0 else 0.0
-
-
-def _accuracy(model: _Model) -> None:
-    """Add accuracy, summed over the rows that are wrong, which are few."""
-    if model.wanted("accuracy"):
-        wrong = model.column("wrong", 1 - row_losses(model.rows, "accuracy"))
-        all_of = model.columns["weight"]
-        evidence = min(_kish(all_of), np.count_nonzero(wrong), np.count_nonzero(all_of - wrong))
-        value = lambda r, s: 1 - _share(s["wrong"], s["weight"])  # noqa: E731
-        alike = evidence == 0  # all right or all wrong: the exact bound goes by all units
-        word = model.word if alike else f"{model.word} that are wrong, or that are right"
-        found = _kish(all_of) if alike else evidence
-        model.found.append(_Statistic("accuracy", "logit", value, found, word))
-
-
-def _binary(model: _Model, threshold, costs) -> None:
-    """Add the metrics of a binary task."""
-    rows, by = model.rows, "positives" if model.plain else f"{model.word} with positives"
-    y = rows.label
-    positive = model.column("positive", y)
-    few = min(np.count_nonzero(positive), np.count_nonzero(model.columns["weight"] - positive))
-    for place, name in enumerate(("auc", "average_precision")):
-        if model.wanted(name):
-            at = len(model.rankings) - 1 if model.rankings else model.rank(y, rows.score)
-            value = lambda r, s, at=at, place=place: r[:, at, place]  # noqa: E731
-            model.found.append(_Statistic(name, "logit", value, few, by))
-    if is_probability(rows):
-        model.mean("log_loss", "log", row_losses(rows, "log_loss"))
-        model.mean("brier", "logit", row_losses(rows, "brier"))
-        _accuracy(model)
-    if threshold is None:
-        if costs is not None:
-            raise WorkbenchError("cost needs a threshold", "Give threshold= beside costs=")
-        return
-    _at_threshold(model, (rows.score >= threshold) * 1.0, by)
-    if costs is not None:
-        money = row_costs(rows, threshold, *costs)
-        model.mean("cost", "log", money, f"{model.word} that cost", float(rows.weight.sum()))
-
-
-def _at_threshold(model: _Model, stopped: np.ndarray, by: str) -> None:
-    """Add recall and precision of the rows that are stopped."""
-    if not (model.wanted("recall") or model.wanted("precision")):
-        return
-    model.column("hit", stopped * model.rows.label)
-    held = np.count_nonzero(model.column("stopped", stopped))
-    for name, below, many, what in (
-        ("recall", "positive", np.count_nonzero(model.columns["positive"]), by),
-        ("precision", "stopped", held, f"{model.word} stopped"),
-    ):
-        if model.wanted(name) and many:
-            value = lambda r, s, below=below: _share(s["hit"], s[below])  # noqa: E731
-            model.found.append(_Statistic(name, "logit", value, many, what))
-
-
-def _share(top, bottom):
-    """Divide where there is something to divide by."""
-    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
-
-
-def _multiclass(model: _Model) -> None:
-    """Add the metrics of a multiclass task."""
-    rows, k = model.rows, len(model.rows.classes)
-    _accuracy(model)
-    live = rows.weight > 0
-    seen = [len(np.unique(model.of[live & (rows.label == c)])) for c in range(k)]
-    rarest = min(s for s in seen if s), f"{model.word} of the rarest class"
-    if model.wanted("f1_macro"):
-        guess = rows.score.argmax(axis=1)
-        for c in range(k):
-            model.column(f"right {c}", (guess == c) & (rows.label == c))
-            model.column(f"either {c}", (guess == c) * 1.0 + (rows.label == c))
-
-        def f1(ranks, s):
-            each = [2 * _share(s[f"right {c}"], s[f"either {c}"]) for c in range(k)]
-            return np.nanmean(each, axis=0)
-
-        model.found.append(_Statistic("f1_macro", "logit", f1, *rarest))
-    if is_probability(rows):
-        model.mean("log_loss", "log", row_losses(rows, "log_loss"))
-    if model.wanted("auc") and min(seen) and k > 1:
-        for c in range(k):
-            model.rank(rows.label == c, rows.score[:, c])
-        value = lambda r, s: r[:, :, 0].mean(axis=1)  # noqa: E731
-        model.found.append(_Statistic("auc", "logit", value, *rarest))
-
-
-def _regression(model: _Model) -> None:
-    """Add the metrics of a regression task; the target is centred before it is squared."""
-    rows, squares = model.rows, row_losses(model.rows, "rmse")
-    y = rows.label - np.average(rows.label, weights=rows.weight)
-    most = _kish(model.column("squares", squares))
-    if model.wanted("rmse"):
-        value = lambda r, s: np.sqrt(_share(s["squares"], s["weight"]))  # noqa: E731
-        model.found.append(_Statistic("rmse", "log", value, most, model.word))
-    model.mean("mae", "log", row_losses(rows, "mae"))
-    if model.wanted("r2") and np.ptp(rows.label[rows.weight > 0]) > 0:
-        model.column("first", y)
-        model.column("second", y**2)
-
-        def r2(ranks, s):
-            return 1 - _share(s["squares"], s["second"] - s["first"] ** 2 / s["weight"])
-
-        model.found.append(_Statistic("r2", "log1m", r2, most, model.word))
+from .draws import replicate
+from .measures import cut_model, prepare_models
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #7e14c052
@@ -217,8 +59,8 @@ _LINKS = {
 }
 
 
-def _note(evidence: float, carried_by: str, enough: int = 30) -> str:
-    """Say that the evidence is thin, or nothing."""
+def evidence_note(evidence: float, carried_by: str, enough: int = 30) -> str:
+    """Say that the evidence is thin (fewer than `enough` units carry it), or nothing."""
     if evidence >= enough:
         return ""
     many = max(0, int(round(evidence)))
@@ -261,81 +103,6 @@ def interval_from(value: float, replicas, link: str, evidence: float, level: flo
     return float(min(ends)), float(max(ends))
 
 
-# %% ../../nbs/4_modelling/02_resampling.ipynb #ad24f94e
-def _units(entity, n: int) -> tuple[np.ndarray, int, bool, str]:
-    """Return the unit of each row, how many there are, whether units are rows, and their word."""
-    if entity is None:
-        return np.arange(n, dtype=np.int32), n, True, "rows"
-    names, of = np.unique(np.asarray(entity), return_inverse=True)
-    if of.shape != (n,):
-        raise WorkbenchError(
-            f"{of.size:,} entities and {n:,} rows do not match", "Give one for every row"
-        )
-    return of.astype(np.int32), len(names), False, "entities"
-
-
-def _prepare(task, label, scores, weight, entity, classes, threshold, costs, metrics):
-    """Prepare one or two models on the same rows: what to draw, and each model's part of it."""
-    models, asked = [], set()
-
-    def wanted(name: str) -> bool:
-        asked.add(name)  # so that a misspelt one can be answered with what there is
-        return not metrics or name in metrics
-
-    for score in scores:
-        rows = checked(task, label, score, weight, classes)
-        model = _Model(rows, *_units(entity, len(rows.label)), wanted, [], {}, [])
-        model.column("weight", np.ones(len(rows.label)))
-        if task == "binary":
-            if not 0 < (rows.label * rows.weight).sum() < rows.weight.sum():
-                raise WorkbenchError(
-                    f"all {len(rows.label):,} rows have one label, so nothing can be ranked",
-                    "Take more rows or a longer period",
-                )
-            _binary(model, threshold, costs)
-        else:
-            (_multiclass if task == "multiclass" else _regression)(model)
-        models.append(model)
-    for name in metrics or ():
-        if name not in {s.name for s in models[0].found}:
-            raise WorkbenchError(f"these rows have no metric '{name}'", nearest(name, asked))
-    return _joined(models), models
-
-
-def _joined(models: list[_Model]) -> Prepared:
-    """Lay the models' rankings and columns side by side; what both share is kept once."""
-    columns = {}
-    for i, model in enumerate(models):
-        for name, values in model.columns.items():
-            columns[(0 if name in ("weight", "positive") else i, name)] = values
-    rankings = [r for model in models for r in model.rankings]
-    rows, n = models[0].rows, len(models[0].rows.label)
-    stack = [np.array([r[j] for r in rankings]) for j in range(3)] if rankings else None
-    flat = stack is None or bool((rows.weight == 1).all())
-    return Prepared(
-        models[0].units,
-        stack[0] if rankings else np.empty((0, n), np.int32),
-        stack[1] if rankings else np.empty((0, n), np.uint8),
-        np.empty((0, 0)) if flat else stack[2],
-        tuple(columns.values()),
-    )
-
-
-def _cut(models: list[_Model], which: int, ranks, sums):
-    """Cut out the rankings and the sums, by name, of one of the models."""
-    places, names = {}, []
-    for i, model in enumerate(models):
-        for name in model.columns:
-            key = (0 if name in ("weight", "positive") else i, name)
-            if key not in places:
-                places[key] = len(places)
-    for name in models[which].columns:
-        key = (0 if name in ("weight", "positive") else which, name)
-        names.append((name, sums[:, places[key]]))
-    k = len(models[0].rankings)
-    return ranks[:, which * k : (which + 1) * k], dict(names)
-
-
 # %% ../../nbs/4_modelling/02_resampling.ipynb #c8dac7d9
 def intervals(
     task: str,
@@ -349,6 +116,7 @@ def intervals(
     seed: int = 0,
     threshold: float | None = None,
     costs: tuple | None = None,
+    top: int = 0,
     metrics: Sequence[str] | None = None,
     level: float = 0.95,
     threads: int = 0,
@@ -374,6 +142,8 @@ def intervals(
         Binary: adds ``recall`` and ``precision`` at or above it.
     costs : tuple of (missed, false_alarm), optional
         With a threshold: adds ``cost``, the money lost on these rows; `missed` may be an array.
+    top : int
+        Binary: adds ``precision_at_k``, the precision of that many rows with the highest scores.
     metrics : sequence of str, optional
         Just these.
     level : float
@@ -388,16 +158,16 @@ def intervals(
     dict of str to Interval
         By metric.
     """
-    made, models = _prepare(
-        task, label, [score], weight, entity, classes, threshold, costs, metrics
+    made, models = prepare_models(
+        task, label, [score], weight, entity, classes, threshold, costs, metrics, top
     )
-    values = _cut(models, 0, *replicate(made, 0, seed))
+    values = cut_model(models, 0, *replicate(made, 0, seed))
     drawn = replicate(made, resamples, seed, threads=threads, progress=progress)
-    replicas, n, answer = _cut(models, 0, *drawn), len(models[0].rows.label), {}
+    replicas, n, answer = cut_model(models, 0, *drawn), len(models[0].rows.label), {}
     for s in models[0].found:
         value = float(s.value(*values)[0])
         low, high = interval_from(value, s.value(*replicas), s.link, s.evidence, level)
-        note = _note(s.evidence, s.carried_by)
+        note = evidence_note(s.evidence, s.carried_by)
         if np.isnan(low):
             note = f"no interval: {int(s.evidence)} {s.carried_by} are too few to tell"
         elif s.link == "logit" and value in (0, 1):
@@ -406,6 +176,19 @@ def intervals(
             )
         answer[s.name] = Interval(value, low, high, n, note)
     return answer
+
+
+# %% ../../nbs/4_modelling/02_resampling.ipynb #73c90f36
+def student_interval(
+    value: float, se: float, evidence: float, level: float
+) -> tuple[float, float, float]:
+    """Return the interval and the two-sided p value of a difference, by Student's t over its evidence."""
+    if se <= 1e-12 * max(1.0, abs(value)) and abs(value) <= 1e-12:
+        return 0.0, 0.0, 1.0
+    if evidence < 2 or not se > 0:
+        return np.nan, np.nan, np.nan
+    half = float(stats.t.ppf((1 + level) / 2, evidence - 1)) * se
+    return value - half, value + half, float(2 * stats.t.sf(abs(value) / se, evidence - 1))
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #253a7f7f
@@ -433,6 +216,8 @@ class Difference:
         Standard error of the difference.
     a, b : float
         The metric of the first and of the second model.
+    evidence : float
+        Units that carry it; Student's t takes one less.
     """
 
     metric: str
@@ -447,6 +232,7 @@ class Difference:
     se: float = float("nan")
     a: float = float("nan")
     b: float = float("nan")
+    evidence: float = float("inf")
 
 
 def paired(
@@ -462,6 +248,7 @@ def paired(
     seed: int = 0,
     threshold: float | None = None,
     costs: tuple | None = None,
+    top: int = 0,
     metrics: Sequence[str] | None = None,
     level: float = 0.95,
     threads: int = 0,
@@ -471,7 +258,7 @@ def paired(
 
     Parameters
     ----------
-    task, label, weight, entity, classes, resamples, seed, threshold, costs, metrics, level
+    task, label, weight, entity, classes, resamples, seed, threshold, costs, top, metrics, level
         As in `intervals`.
     score_a, score_b : array_like
         Scores of the first and the second model; the difference is b less a.
@@ -483,8 +270,8 @@ def paired(
     dict of str to Difference
         By metric; those that both models have.
     """
-    made, models = _prepare(
-        task, label, [score_a, score_b], weight, entity, classes, threshold, costs, metrics
+    made, models = prepare_models(
+        task, label, [score_a, score_b], weight, entity, classes, threshold, costs, metrics, top
     )
     values = replicate(made, 0, seed)
     replicas = replicate(made, resamples, seed, threads=threads, progress=progress)
@@ -494,12 +281,12 @@ def paired(
         if s.name not in second:
             continue
         pair = [(s, 0), (second[s.name], 1)]
-        a, b = (float(t.value(*_cut(models, i, *values))[0]) for t, i in pair)
-        drawn = [t.value(*_cut(models, i, *replicas)) for t, i in pair]
+        a, b = (float(t.value(*cut_model(models, i, *values))[0]) for t, i in pair)
+        drawn = [t.value(*cut_model(models, i, *replicas)) for t, i in pair]
         evidence = min(s.evidence, second[s.name].evidence)
         se = float(np.nanstd(drawn[1] - drawn[0], ddof=1))
-        low, high, p = _student(b - a, se, evidence, level)
-        note = _note(evidence, s.carried_by)
+        low, high, p = student_interval(b - a, se, evidence, level)
+        note = evidence_note(evidence, s.carried_by)
         if np.isnan(low):
             note = f"no interval: {int(evidence)} {s.carried_by} are too few to tell"
         answer[s.name] = Difference(
@@ -515,87 +302,38 @@ def paired(
             se,
             a,
             b,
+            evidence,
         )
     return answer
 
 
-def _student(value: float, se: float, evidence: float, level: float) -> tuple[float, float, float]:
-    """Return interval and two-sided p value of a difference."""
-    if se <= 1e-12 * max(1.0, abs(value)) and abs(value) <= 1e-12:
-        return 0.0, 0.0, 1.0
-    if evidence < 2 or not se > 0:
-        return np.nan, np.nan, np.nan
-    half = float(stats.t.ppf((1 + level) / 2, evidence - 1)) * se
-    return value - half, value + half, float(2 * stats.t.sf(abs(value) / se, evidence - 1))
-
-
-# %% ../../nbs/4_modelling/02_resampling.ipynb #0164fd8b
-def delong(label, score_a, score_b, *, level: float = 0.95) -> Difference:
-    """Compare two AUCs by DeLong's test.
+# %% ../../nbs/4_modelling/02_resampling.ipynb #dfdaa289
+def replicas(
+    task: str, label, scores: Sequence, metric: str, *, resamples: int = 1000, seed: int = 0, **more
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Measure several models on the same resamples.
 
     Parameters
     ----------
-    label : array_like, shape (n,)
-        0 and 1; rows must be independent.
-    score_a, score_b : array_like, shape (n,)
-        Scores of the first and the second model.
-    level : float
-        Coverage wanted.
+    task, label, resamples, seed
+        As in `intervals`.
+    scores : sequence of array_like
+        One for each model.
+    metric : str
+    **more
+        ``weight, entity, classes, threshold, costs, top``, as in `intervals`.
 
     Returns
     -------
-    Difference
-        Of ``auc``, b less a; `se` is DeLong's.
+    (ndarray of shape (k,), ndarray of shape (resamples, k), float)
+        The models' values on the rows, on the resamples, and how many units carry them.
     """
-    both = [checked("binary", label, s) for s in (score_a, score_b)]
-    one = both[0].label == 1
-    m, n = int(one.sum()), int((~one).sum())
-    if min(m, n) < 2:
-        raise WorkbenchError(
-            f"{m} positives and {n} negatives have no variance", "Two of each at least"
-        )
-    wins, losses = [], []
-    for rows in both:
-        rank = stats.rankdata(rows.score)
-        wins.append((rank[one] - stats.rankdata(rows.score[one])) / n)
-        losses.append(1 - (rank[~one] - stats.rankdata(rows.score[~one])) / m)
-    a, b = (float(w.mean()) for w in wins)
-    by_positive, by_negative = wins[1] - wins[0], losses[1] - losses[0]
-    se = float(np.sqrt(by_positive.var(ddof=1) / m + by_negative.var(ddof=1) / n))
-    low, high, p = _student(b - a, se, np.inf, level)
-    note = _note(min(m, n), "positives" if m < n else "negatives")
-    return Difference("auc", b - a, low, high, p, m + n, 0, "rows", note, se, a, b)
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """On how many rows exactly one of two models was right, and the exact p value of McNemar."""
-
-    only_a: int
-    only_b: int
-    p: float
-
-
-def mcnemar(label, decision_a, decision_b) -> Disagreement:
-    """Test whether two models' decisions are right equally often (exact McNemar).
-
-    Parameters
-    ----------
-    label, decision_a, decision_b : array_like, shape (n,)
-        Truth and answers, in the same terms.
-
-    Returns
-    -------
-    Disagreement
-        Counts of rows that only one had right, and the two-sided exact p value.
-    """
-    label, a, b = (np.asarray(x) for x in (label, decision_a, decision_b))
-    if not label.shape == a.shape == b.shape or label.size == 0:
-        raise WorkbenchError(
-            f"{label.size:,} labels, {a.size:,} and {b.size:,} decisions do not match",
-            "Give one of each for every row",
-        )
-    only_a = int(np.sum((a == label) & (b != label)))
-    only_b = int(np.sum((a != label) & (b == label)))
-    p = 2 * stats.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)
-    return Disagreement(only_a, only_b, float(min(1.0, p)))
+    wanted = {"weight": None, "entity": None, "classes": None, "threshold": None, "costs": None}
+    made, models = prepare_models(task, label, scores, **(wanted | more), metrics=[metric])
+    drawn = [replicate(made, many, seed) for many in (0, resamples)]
+    each = [next(s for s in m.found if s.name == metric) for m in models]
+    found = [
+        np.stack([s.value(*cut_model(models, i, *d)) for i, s in enumerate(each)], axis=1)
+        for d in drawn
+    ]
+    return found[0][0], found[1], min(s.evidence for s in each)

@@ -15,7 +15,6 @@ __all__ = [
 ]
 
 # %% ../../nbs/4_modelling/09_sides.ipynb #907050b3
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +22,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..core.errors import UserError, WorkbenchError
+from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from .comparison import Comparison
 from .figures import DARK, LIGHT, Scored, template
-from .resampling import Difference, paired
+from .resampling import Difference
 from .verdicts import higher_is_better
+from .worth import same_alarms
 
 
 # %% ../../nbs/4_modelling/09_sides.ipynb #7a9369d8
@@ -38,24 +38,6 @@ def run_names(runs: list) -> list[str]:
     return [
         n if names.count(n) == 1 else f"{n} ({r.run})" for n, r in zip(names, runs, strict=True)
     ]
-
-
-def _label(comparison: Comparison) -> np.ndarray:
-    kind = {"binary": int, "regression": float}.get(comparison.task, str)
-    return comparison.rows["label"].astype(kind).to_numpy()
-
-
-def _score(comparison: Comparison, place: int) -> np.ndarray:
-    if comparison.task != "multiclass":
-        return comparison.rows[f"score_{place}"].to_numpy()
-    classes = _classes(comparison)
-    return np.array([[row[c] for c in classes] for row in comparison.rows[f"scores_{place}"]])
-
-
-def _classes(comparison: Comparison) -> tuple:
-    if comparison.task != "multiclass":
-        return ()
-    return tuple(sorted(comparison.rows["scores_0"].iloc[0]))
 
 
 def scored_runs(comparison: Comparison) -> list[Scored]:
@@ -68,29 +50,11 @@ def scored_runs(comparison: Comparison) -> list[Scored]:
     """
     if comparison.task != "binary":
         raise UserError(f"a {comparison.task} task has no such curve", "Look at its metrics")
-    label, names = _label(comparison), run_names(comparison.runs)
-    return [Scored(n, label, _score(comparison, i)) for i, n in enumerate(names)]
+    shared, names = comparison.shared, run_names(comparison.runs)
+    return [Scored(n, shared.label, s) for n, s in zip(names, shared.scores, strict=True)]
 
 
 # %% ../../nbs/4_modelling/09_sides.ipynb #9ce331c3
-def _measured(
-    comparison: Comparison, place: int, rows: np.ndarray, wb: Workbench, resamples: int = 0
-) -> Difference:
-    frame = comparison.rows
-    entity = frame["entity"].to_numpy()[rows] if frame["entity"].notna().all() else None
-    return paired(
-        comparison.task,
-        _label(comparison)[rows],
-        _score(comparison, 0)[rows],
-        _score(comparison, place)[rows],
-        entity=entity,
-        classes=_classes(comparison) or None,
-        metrics=[comparison.leading],
-        resamples=resamples or int(wb.setting("compare", "resamples")),
-        level=float(wb.setting("compare", "confidence")),
-    )[comparison.leading]
-
-
 def against_first(comparison: Comparison, wb: Workbench | None = None) -> dict[str, Difference]:
     """The leading metric's difference of every run to the first.
 
@@ -104,12 +68,8 @@ def against_first(comparison: Comparison, wb: Workbench | None = None) -> dict[s
     dict of str to Difference
         By the run's name, without the first.
     """
-    wb, every = open_workbench(wb), np.ones(len(comparison.rows), dtype=bool)
-    names = run_names(comparison.runs)
-    found = {names[1]: comparison.difference}
-    for place in range(2, len(names)):
-        found[names[place]] = _measured(comparison, place, every, wb)
-    return found
+    names = run_names(comparison.runs)[1:]
+    return dict(zip(names, comparison.against.values(), strict=True))
 
 
 # %% ../../nbs/4_modelling/09_sides.ipynb #5c311eae
@@ -130,19 +90,7 @@ def by_week(
     dict of str to Difference
         By the week's Monday; empty where rows have no time. A week of one class alone is left out.
     """
-    wb, at = open_workbench(wb), comparison.rows["at"]
-    if at.isna().any():
-        return {}
-    week = at.dt.to_period("W-SUN").dt.start_time
-    found = {}
-    for monday in sorted(week.unique())[-most:]:
-        try:
-            got = _measured(comparison, 1, (week == monday).to_numpy(), wb, 400)
-        except WorkbenchError:
-            continue
-        if math.isfinite(got.value):
-            found[f"week of {monday:%d %b %Y}"] = got
-    return found
+    return dict(list(comparison.weeks.items())[-most:])
 
 
 # %% ../../nbs/4_modelling/09_sides.ipynb #78b3ab0e
@@ -168,12 +116,6 @@ class Sides:
     rows: pd.DataFrame
     money: float | None
     currency: str
-
-
-def _flagged(score: np.ndarray, alarms: int) -> np.ndarray:
-    found = np.zeros(len(score), dtype=bool)
-    found[np.argsort(-score, kind="stable")[:alarms]] = True
-    return found
 
 
 def changed_sides(
@@ -203,10 +145,10 @@ def changed_sides(
     """
     if comparison.task != "binary":
         raise UserError(f"a {comparison.task} task raises no alarms", "Look at its metrics")
-    wb, frame, label = open_workbench(wb), comparison.rows, _label(comparison)
-    alarms = min(max(1, alarms or int(label.sum())), len(label))
-    scores = [_score(comparison, i) for i in (0, second)]
-    one, two = (_flagged(s, alarms) for s in scores)
+    wb, frame, label = open_workbench(wb), comparison.rows, comparison.shared.label
+    scores = [comparison.shared.scores[i] for i in (0, second)]
+    flagged = same_alarms(comparison.shared, alarms)
+    one, two = flagged[0], flagged[second]
     worth = _worth(label, frame["amount"], wb)
     rows = frame[["row_key", "at", "entity", "amount"]].assign(
         label=label,
@@ -218,7 +160,7 @@ def changed_sides(
     money = None if np.isnan(worth).all() else float(np.nansum((two.astype(int) - one) * worth))
     order = rows["money"].abs().sort_values(ascending=False, kind="stable").index
     fields = _fields(label, one, two)
-    return Sides(alarms, fields, rows.loc[order], money, wb.setting("costs", "currency"))
+    return Sides(int(one.sum()), fields, rows.loc[order], money, wb.setting("costs", "currency"))
 
 
 def _worth(label: np.ndarray, amount: pd.Series, wb: Workbench) -> np.ndarray:

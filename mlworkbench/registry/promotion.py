@@ -117,13 +117,22 @@ def list_requests(wb: Workbench | None = None) -> list[Request]:
 
 
 def get_request(text: str, wb: Workbench | None = None) -> Request:
-    """A request by its id or a unique beginning of it."""
-    found = [r for r in list_requests(wb) if r.request == text] or [
-        r for r in list_requests(wb) if len(text) >= 3 and r.request.startswith(text)
-    ]
+    """A request by its id, a unique beginning of it, or the version (``fraud@1``) whose only waiting one it is.
+
+    Raises
+    ------
+    UserError
+        There is none, or more than one.
+    """
+    known = list_requests(wb)
+    waiting = {r.request: f"{r.model}@{r.version}" for r in known if r.state == "waiting"}
+    found = [r for r in known if r.request == text]
+    found = found or [r for r in known if waiting.get(r.request) == text]
+    found = found or [r for r in known if len(text) >= 3 and r.request.startswith(text)]
     if len(found) != 1:
-        waiting = [r.request for r in list_requests(wb) if r.state == "waiting"]
-        raise UserError(f"there is no request '{text}'", f"Waiting: {', '.join(waiting) or 'none'}")
+        there = ", ".join(f"{request} ({version})" for request, version in waiting.items())
+        many = "there is no request" if not found else f"{len(found)} requests match"
+        raise UserError(f"{many} '{text}'", f"Waiting: {there or 'none'}")
     return found[0]
 
 

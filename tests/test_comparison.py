@@ -1,0 +1,225 @@
+import dataclasses
+import json
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from app_workbench import World
+from scipy import stats
+
+from mlworkbench.core.errors import UserError
+from mlworkbench.core.settings import Workbench
+from mlworkbench.execution.journal import log_file, log_predictions, log_read
+from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.modelling.comparison import compare_runs
+from mlworkbench.modelling.for_whom import by_slice
+from mlworkbench.modelling.importing import import_predictions
+from mlworkbench.modelling.repeats import compare_repeats, group_repeats
+from mlworkbench.modelling.textbook import delong
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("comparison") / "wb", rows=900)
+    world.one, world.two = world.run("one", 2.0), world.run("two", 0.3)
+    return world
+
+
+def noted(world, name, sources, **params):
+    """A run with a notebook of these cells, that scored the world's rows."""
+    run = open_run(name, experiment="cells", values=params, wb=world.wb)
+    cells = [nbformat.v4.new_code_cell(s) for s in sources]
+    cells[0]["metadata"]["tags"] = ["parameters"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run.folder / "notebook.ipynb")
+    log_file(run.folder / "notebook.ipynb", "notebook", run=run.run, wb=world.wb)
+    score = np.random.default_rng(0).random(len(world.label))
+    log_predictions(world.label, score, run=run.run, wb=world.wb)
+    return run
+
+
+def test_what_differs_is_named_cell_by_cell(world):
+    one = noted(world, "a", ["depth = 1", "import numpy", "x = 1\ny = 2"], depth=1)
+    two = noted(world, "b", ["depth = 2", "import numpy", "z = 0", "x = 1\ny = 3"], depth=2)
+    log_read("pay", 2, run=one.run, wb=world.wb)
+    log_read("pay", 5, run=two.run, wb=world.wb)
+    for run in (one, two):
+        close_run(run.run, "finished", wb=world.wb)
+    found = compare_runs([one, two], wb=world.wb)
+    assert found.differs.parameters == {"depth": [1, 2]} and found.differs.packages == {}
+    assert found.differs.data == {"pay": [[2], [5]]}
+    cells = found.differs.code[two.run]
+    assert [c["change"] for c in cells] == ["changed", "added"]
+    assert "+ y = 3" in "".join(c["diff"] for c in cells) and "depth" not in str(cells)
+    assert json.dumps(found.as_json()) and "cell" in found._repr_html_()
+    assert found.verdict == "cannot tell" and found.difference.p == 1
+
+
+def test_money_is_a_worth_of_its_own(world):
+    sure = compare_runs([world.one, world.two], worth="1 EUR", wb=world.wb)
+    assert sure.verdict == "better" and "EUR a month" in sure.sentence
+    assert sure.difference.metric == "cost" and sure.difference.value < 0 and sure.leading == "auc"
+    at = sure.rows["at"]
+    months = (at.max() - at.min()).total_seconds() / 86_400 / 30.4375
+    assert sure.difference.value == pytest.approx(sure.money.value / months)
+    huge = compare_runs([world.one, world.two], worth="10000000 EUR a month", wb=world.wb)
+    assert huge.verdict == "equivalent" and "No difference that matters" in huge.sentence
+    for wrong in ("much", "0", "-1 EUR", "nan"):
+        with pytest.raises(UserError, match="not a difference worth acting on"):
+            compare_runs([world.one, world.two], worth=wrong, wb=world.wb)
+
+
+def test_setting_declares_worth_and_metric_is_chosen(world):
+    wb = Workbench(world.wb.root, {("compare", "worth"): "0.9"})
+    found = compare_runs([world.one, world.two], metric="average_precision", wb=wb)
+    assert found.verdict == "equivalent" and "average precision" in found.sentence
+    assert set(found.tests) == {"delong", "mcnemar"} and found.tests["delong"]["p"] < 0.05
+    with pytest.raises(UserError, match="Did you mean 'auc'"):
+        compare_runs([world.one, world.two], metric="acu", wb=wb)
+
+
+def test_not_worse_is_what_a_retrained_model_shows(world):
+    asked = {"worth": 0.03, "wb": world.wb}
+    plain = compare_runs([world.one, world.two], **asked)
+    again = compare_runs([world.two, world.one], not_worse=True, **asked)
+    assert plain.verdict == "better" and again.verdict in ("worse", "cannot tell")
+    same = noted(world, "same", ["x = 1"])
+    close_run(same.run, "finished", wb=world.wb)
+    kept = compare_runs([world.one, world.two], not_worse=True, **asked)
+    assert kept.verdict == "better"
+
+
+def test_a_verdict_that_hangs_on_one_week_says_so(world):
+    rng, n = np.random.default_rng(3), 1500
+    label = (rng.random(n) < 0.3).astype(int)
+    at = pd.Timestamp("2026-09-07") + pd.to_timedelta(np.arange(n) * 21 // n, "D")
+    base = label + rng.normal(0, 1, n)
+    first = np.arange(n) < n // 3
+    rows = pd.DataFrame({"key": np.arange(n), "label": label, "at": at})
+    one = import_predictions(rows.assign(score=base), name="w1", wb=world.wb)
+    lucky = base + 1.2 * label * first
+    two = import_predictions(rows.assign(score=lucky), name="w2", wb=world.wb)
+    steady = import_predictions(rows.assign(score=base + 0.5 * label), name="w3", wb=world.wb)
+    found = compare_runs([one, two], wb=world.wb)
+    assert found.verdict == "better" and len(found.weeks) == 3
+    assert "hangs on one week: without the week of 07 Sep 2026" in found.sentence
+    other = compare_runs([one, steady], wb=world.wb)
+    assert "hangs" not in other.sentence and "better in 3 of 3" in other.sentence
+
+
+def test_several_runs_are_corrected(world):
+    runs = [world.one, world.two, world.run("three", 1.9)]
+    found = compare_runs(runs, wb=world.wb)
+    assert "Corrected for 2 runs held against one (Holm)" in found.sentence
+    for run, d in found.against.items():
+        assert found.corrected[run] >= d.p
+    assert found.as_json()["against"][runs[2].run]["p_holm"] is not None
+
+
+def test_runs_on_other_rows_are_named_or_refused(world):
+    rows = pd.DataFrame({"key": np.arange(900), "label": world.label, "score": world.x[:, 0]})
+    some = import_predictions(rows[:600], name="some", wb=world.wb)
+    other = import_predictions(rows[300:], name="other", wb=world.wb)
+    assert "300 of 600" in compare_runs([some, other], wb=world.wb).sentence
+    last = import_predictions(rows[600:], name="last", wb=world.wb)
+    with pytest.raises(UserError, match="no row in common"):
+        compare_runs([some, last], wb=world.wb)
+    turned = import_predictions(rows.assign(label=1 - rows["label"]), name="turned", wb=world.wb)
+    with pytest.raises(UserError, match="disagree on the label"):
+        compare_runs([some, turned], wb=world.wb)
+
+
+def test_imported_scores_are_checked(world):
+    rows = pd.DataFrame({"id": ["a", "b", "c"], "label": [0, 1, 0], "score": [0.1, 0.9, 0.3]})
+    with pytest.raises(UserError, match="no column 'key'"):
+        import_predictions(rows, wb=world.wb)
+    with pytest.raises(UserError, match="Did you mean 'score'"):
+        import_predictions(rows, key="id", score="scor", wb=world.wb)
+    with pytest.raises(UserError, match="more than one row"):
+        import_predictions(rows.assign(id="a"), key="id", wb=world.wb)
+    with pytest.raises(UserError, match="is a test row of one"):
+        import_predictions(rows, key="id", like=world.one, wb=world.wb)
+    with pytest.raises(UserError, match="not finite"):
+        import_predictions(rows.assign(score=[0.1, np.nan, 1]), key="id", wb=world.wb)
+    polars = pytest.importorskip("polars")
+    got = import_predictions(polars.from_pandas(rows), key="id", name="polars", wb=world.wb)
+    assert got.state == "finished" and got.metrics["auc"]["value"] == 1
+    like = pd.DataFrame({"key": np.arange(900), "score": world.x[:, 0]})
+    vendor = import_predictions(like, like=world.one, name="vendor", wb=world.wb)
+    assert vendor.experiment == "pay" and compare_runs([world.one, vendor], wb=world.wb).money
+
+
+def test_slices_find_the_worse_one_and_only_that(world):
+    n, rng = 4000, np.random.default_rng(4)
+    rows = pd.DataFrame({"key": np.arange(n), "label": (rng.random(n) < 0.2).astype(int)})
+    rows["entity"] = rng.choice(["north", "south", "east", "west"], n)
+    base = 1.5 * rows["label"] + rng.normal(0, 1, n)
+    worse = base - 1.0 * rows["label"] * (rows["entity"] == "south")
+    noise = base + rng.normal(0, 0.3, n)
+    one = import_predictions(rows.assign(score=base), name="s1", wb=world.wb)
+    two = import_predictions(rows.assign(score=worse), name="s2", wb=world.wb)
+    same = import_predictions(rows.assign(score=noise), name="s3", wb=world.wb)
+    # slices of an entity: rows are drawn within it as one; take rows as they are
+    found = compare_runs([one, two], wb=world.wb)
+    free = dataclasses.replace(found, shared=dataclasses.replace(found.shared, entity=None))
+    table = by_slice(free, "entity", wb=world.wb).set_index("slice")
+    assert table["verdict"].to_dict() | {} == dict.fromkeys(
+        ["north", "east", "west"], "cannot tell"
+    ) | {"south": "worse"}
+    other = compare_runs([one, same], wb=world.wb)
+    free = dataclasses.replace(other, shared=dataclasses.replace(other.shared, entity=None))
+    assert (by_slice(free, "entity", wb=world.wb)["verdict"] != "better").all()
+    with pytest.raises(UserError, match="names no table"):
+        by_slice(found, "city", wb=world.wb)
+
+
+def test_delong_equals_a_published_implementation():
+    """Values of MLstatkit 0.1.91 (its Delong_test, after Sun and Xu's own code) on the same rows."""
+    i = np.arange(200)
+    label = (i * 7919 % 10 < 3).astype(int)
+    a = np.round((i * 104729 % 997) / 997 + 0.4 * label, 2)
+    b = np.round((i * 15485863 % 991) / 991 + 0.6 * label, 2)
+    found = delong(label, a, b)
+    assert (found.a, found.b) == pytest.approx((0.8267857142857143, 0.9149404761904761), rel=1e-12)
+    assert found.se**2 == pytest.approx(0.0011965312055094767, rel=1e-12)
+    assert found.p == pytest.approx(0.010818888106656998, rel=1e-9)
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def test_equal_recipes_over_seeds_are_told_apart_no_more_often_than_said(torture, tmp_path):
+    """The seeds' luck is real: single runs would be called different far too often."""
+    from mlworkbench.modelling import repeats
+
+    reps = 2000 if torture else 150
+    rng, called, alone = np.random.default_rng(0), 0, 0
+    for rep in range(reps):
+        label = (rng.random(600) < 0.2).astype(int)
+        base = 1.5 * label + rng.normal(0, 1, 600)
+        scores = [base + rng.normal(0, 0.4) * label + 0.2 * rng.normal(0, 1, 600) for _ in range(8)]
+        values, drawn, many = repeats.replicas(
+            "binary", label, scores, "auc", resamples=300, seed=rep
+        )
+        rows = np.std(drawn[:, 4:].mean(1) - drawn[:, :4].mean(1), ddof=1)
+        seeds = repeats._seed_luck(list(values[:4]), list(values[4:]), False)
+        value = values[4:].mean() - values[:4].mean()
+        called += repeats._mixed(value, (rows, many - 1), seeds, 0.95)[3] < 0.05
+        alone += abs(value) > 1.96 * rows
+    print(f"called {called / reps:.3f}; by the rows alone {alone / reps:.3f}")
+    assert called <= stats.binom.ppf(0.9995, reps, 0.055) and alone > 2 * called
+
+
+def test_groups_and_their_mistakes(world):
+    runs = [world.run(f"r{d}{s}", 1.0, seed=s, depth=d) for d in (1, 2) for s in (1, 2)]
+    found = compare_repeats([runs[:2], runs[2:]], wb=world.wb)
+    assert "mean of 2 seeds" in found.sentence and json.dumps(found.as_json())
+    table = group_repeats(runs, "auc", wb=world.wb)
+    assert set(table["n"]) == {2} and set(table["depth"]) == {1, 2}
+    for wrong in ([runs[:1], runs[2:]], [runs]):
+        with pytest.raises(UserError, match="cannot be compared over seeds"):
+            compare_repeats(wrong, wb=world.wb)
+    with pytest.raises(UserError, match="no step"):
+        group_repeats(runs, "auc", step="middle", wb=world.wb)
+    with pytest.raises(UserError, match="no run has 'acu'"):
+        group_repeats(runs, "acu", wb=world.wb)

@@ -1,0 +1,253 @@
+"""Notebooks that misbehave: each ends as it should, with one line that says why, and leaves nothing running."""
+
+import json
+import os
+import time
+
+import nbformat
+import psutil
+import pytest
+from faults import until
+
+from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.core.settings import open_workbench
+from mlworkbench.execution.jobs import prepare_job, run_prepared
+from mlworkbench.execution.journal import log_metric, log_params, log_text
+from mlworkbench.execution.provisioner import available
+from mlworkbench.execution.record import close_run, get_run, list_runs, open_run, run_details
+
+ROADS = [True] if available() else [True, False]
+MARK = "MLW_TEST_MARK"  # in the environment of whatever a test starts
+
+
+@pytest.fixture(params=ROADS, ids=lambda wire: "papermill" if wire else "forked")
+def wire(request) -> bool:
+    return request.param
+
+
+def with_settings(wb, **settings):
+    """The workbench with settings of [jobs]."""
+    path = wb.root / "settings.ini"
+    lines = path.read_text().splitlines()
+    for name, value in settings.items():
+        lines = [f"{name} = {value}" if x.startswith(f"{name} =") else x for x in lines]
+        assert f"{name} = {value}" in lines
+    path.write_text("\n".join(lines) + "\n")
+    return open_workbench(wb.root)
+
+
+def book(wb, *cells: str, name: str = "bad"):
+    made = [nbformat.v4.new_code_cell(c) for c in cells]
+    if "# parameters" in cells[0]:
+        made[0].metadata["tags"] = ["parameters"]
+    path = wb.root / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    return path
+
+
+def execute(wb, wire, *cells, **given):
+    path, values = prepare_job(book(wb, *cells), given, wb)
+    return run_prepared(path, values, wire=wire, wb=wb)
+
+
+def marked() -> list[int]:
+    """The processes that carry this test's mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.pid != os.getpid() and MARK in process.environ()
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+FAULTS = {
+    "loops": ({"cell_timeout": "2"}, ["x = 1", "while True: pass"], "cell 2 took longer than 2 s"),
+    "deaf": (
+        {"timeout": "3"},
+        ["import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)", "time.sleep(300)"],
+        "it took longer than 3 s",
+    ),
+    "forks": (
+        {},
+        [
+            "import subprocess, sys, os\nfor _ in range(3): subprocess.Popen(['sleep', '300'], start_new_session=True)",
+            "if not os.fork():\n    import time; time.sleep(300)",
+            "1 / 0",
+        ],
+        "cell 3, line 1: ZeroDivisionError",
+    ),
+    "eats": (
+        {"memory": "600MB"},
+        ["held = []\nwhile True: held.append(bytearray(20_000_000))"],
+        "more than 600 MB of memory",
+    ),
+    "kills": ({}, ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"], "the kernel died"),
+    "leaves": ({}, ["import os\nos._exit(0)"], "the kernel died"),
+    "syntax": ({}, ["x = 1", "def f(:\n  pass"], "cell 2, line 1: SyntaxError"),
+    "asks": ({}, ["name = input('who? ')"], "cell 1, line 1: StdinNotImplementedError"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_notebook_that_misbehaves_ends_with_one_line(wb, wire, fault, monkeypatch):
+    settings, cells, said = FAULTS[fault]
+    wb = with_settings(wb, **settings)
+    monkeypatch.setenv(MARK, str(time.time_ns()))
+    with pytest.raises(WorkbenchError) as error:
+        execute(wb, wire, *cells)
+    assert said in str(error.value) and "\n" not in str(error.value)
+    (run,) = list_runs(wb=wb)
+    assert run.state == "failed" and said in run.error and run.name == "bad-1-failed"
+    assert not (run.folder / "progress.json").exists()
+    nbformat.read(run.folder / "notebook.ipynb", 4)
+    assert until(lambda: not marked(), 30), [psutil.Process(p) for p in marked()]
+
+
+def test_two_hundred_megabytes_of_output_are_counted_not_kept(wb, wire):
+    wb = with_settings(wb, output="100KB")
+    lines = 200 if wire else 2000  # messages are slower than text
+    run = execute(wb, wire, f"for _ in range({lines}): print('x' * 100_000)", "print('end')")
+    cells = nbformat.read(run.folder / "notebook.ipynb", 4).cells
+    assert (run.folder / "notebook.ipynb").stat().st_size < 1_000_000
+    assert "more characters were not kept" in cells[0].outputs[-1].text
+    assert cells[1].outputs[0].text == "end\n"
+
+
+def test_a_notebook_may_change_its_folder_its_environment_and_its_streams(wb, wire, tmp_path):
+    before = (os.getcwd(), dict(os.environ))
+    run = execute(
+        wb,
+        wire,
+        f"import os, sys, logging; os.chdir({str(tmp_path)!r}); os.environ['CHANGED'] = 'yes'",
+        "open('here', 'w').close(); os.environ.pop('MLWORKBENCH_RUN'); del os.environ['HOME']",
+        "os.system('echo past python'); print('still'); sys.stderr.write('told')",
+    )
+    assert (os.getcwd(), dict(os.environ)) == before and (tmp_path / "here").exists()
+    shown = nbformat.read(run.folder / "notebook.ipynb", 4).cells[2].outputs
+    text = "".join(o.get("text", "") for o in shown)
+    if wire and (run.folder / "kernel.log").exists():  # what bypasses Python in a kernel goes there
+        text += (run.folder / "kernel.log").read_text()
+    assert run.state == "finished" and all(x in text for x in ("past python", "still", "told"))
+
+
+def test_widgets_figures_and_displays_are_kept(wb, wire):
+    run = execute(
+        wb,
+        wire,
+        "import ipywidgets; ipywidgets.IntSlider(3)",
+        "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()",
+        "from IPython.display import display, clear_output\nd = display('old', display_id=True)\nd.update('new')",
+        "print('gone'); clear_output(); print('kept')",
+        "import asyncio; await asyncio.sleep(0)\n%time 1",
+        "import pandas as pd; pd.DataFrame({'a': [1]})",
+    )
+    cells = nbformat.read(run.folder / "notebook.ipynb", 4).cells
+    assert "application/vnd.jupyter.widget-view+json" in cells[0].outputs[0].data
+    assert "image/png" in cells[1].outputs[-1].data
+    assert [o.data["text/plain"] for o in cells[2].outputs] == ["'new'"]
+    assert [o.text for o in cells[3].outputs] == ["kept\n"]
+    assert "text/html" in cells[5].outputs[0].data and cells[5].outputs[0].execution_count == 6
+
+
+@pytest.mark.parametrize("name", ["text.ipynb", "list.ipynb", "old.ipynb"])
+def test_what_is_no_notebook_is_refused_before_anything_starts(wb, name):
+    what = {"text.ipynb": "hello", "list.ipynb": "[1]", "old.ipynb": '{"worksheets": []}'}
+    (wb.root / name).write_text(what[name])
+    with pytest.raises(UserError, match="not a notebook"):
+        prepare_job(name, {}, wb)
+    assert list_runs(wb=wb) == []
+
+
+INJECTIONS = [
+    "'; raise SystemExit #",
+    '"""\nraise SystemExit\n"""',
+    "\\'; raise SystemExit #",
+    "{{raise}}",
+    "\u2028raise SystemExit",
+    "line\nraise SystemExit",
+    "nul\0",
+    "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+]
+
+
+def test_a_parameter_is_a_value_and_never_code(wb, wire):
+    cells = ["# parameters\nvalue: list = []", "import json; print(json.dumps(value))"]
+    run = execute(wb, wire, *cells, value=INJECTIONS)
+    shown = nbformat.read(run.folder / "notebook.ipynb", 4).cells[2].outputs[0].text
+    assert json.loads(shown) == INJECTIONS and run.params["value"] == INJECTIONS
+
+
+def files_with(folder, *words: str) -> list[str]:
+    """The files below a folder in which one of the words stands."""
+    return [
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and any(w.encode() in p.read_bytes() for w in words)
+    ]
+
+
+def test_secrets_and_card_numbers_reach_no_file(wb, wire, monkeypatch):
+    monkeypatch.setenv("SHOP_API_KEY", "swordfish-<7>")
+    card, other = "4111111111111111", "5555 5555 5555 4444"
+    path = book(
+        wb,
+        "# parameters\ndb_password: str = ''\nowner: str = ''",
+        "import os, sys, matplotlib.pyplot as plt, plotly.graph_objects as go, mlworkbench as mw\n"
+        "from IPython.display import HTML, SVG, display",
+        "print(db_password, end=''); print(owner); print(os.environ['SHOP_API_KEY'], file=sys.stderr)",
+        "card = '-'.join(['5555', '5555', '5555', '4444'])\ndisplay(HTML(f'<b>{db_password}</b> {card}'))",
+        "figure = go.Figure(go.Scatter(x=[int(owner), 1], y=[0.5, 2], text=[db_password, 'b'])); figure",
+        "mw.log_figure('plotly', figure)\nfig, ax = plt.subplots(); ax.set_title(owner)\n"
+        "mw.log_figure('drawn', fig); mw.log_params(key=os.environ['SHOP_API_KEY'])",
+        "os.system('echo $SHOP_API_KEY'); os.write(2, owner.encode())",
+        "assert len(owner) == 16 and owner.startswith('4111'), 'the parameter came cleaned'",
+        "raise ValueError(f'cannot log in with {db_password} for {owner}')",
+    )
+    path, values = prepare_job(path, {"db_password": "hunter two", "owner": card}, wb)
+    with pytest.raises(WorkbenchError, match=r"\[secret\] for \[card …1111\]"):
+        run_prepared(path, values, wire=wire, wb=wb)
+    words = ("hunter two", "swordfish", card, other, other.replace(" ", "-"))
+    assert files_with(wb.root, *words) == []
+    (run,) = list_runs(wb=wb)
+    assert run.params["db_password"] == "[secret]" and run.params["owner"] == "[card …1111]"
+    assert {"plotly.plotly.json", "drawn.svg"} <= {f["path"] for f in run_details(run, wb)["files"]}
+    assert "[card …1111]" in (run.folder / "drawn.svg").read_text()
+    assert "cell 9" in run.error or "cell 10" in run.error
+
+
+def test_a_run_declared_dead_takes_nothing_more(wb):
+    run = open_run("one", wb=wb)
+    log_metric("auc", 0.5, run=run.run, wb=wb)
+    close_run(run.run, "interrupted", wb=wb)
+    for write in (
+        lambda: log_metric("auc", 0.9, run=run.run, wb=wb),
+        lambda: log_params(run.run, wb, depth=3),
+        lambda: log_text("late.txt", "late", "note", run=run.run, wb=wb),
+    ):
+        with pytest.raises(WorkbenchError, match="declared interrupted"):
+            write()
+    assert get_run(run.run, wb=wb).metrics["auc"]["value"] == 0.5
+
+
+def test_a_failed_run_gives_its_number_back(wb):
+    opened = lambda: open_run(notebook=book(wb, "x = 1", name="train"), wb=wb)  # noqa: E731
+    first = opened()
+    assert first.name == "train-1"
+    assert close_run(first.run, "failed", wb=wb).name == "train-1-failed"
+    again, other = opened(), opened()
+    assert (again.name, other.name) == ("train-1", "train-2")
+    assert close_run(again.run, "cancelled", wb=wb).name == "train-1-failed-2"
+    assert close_run(other.run, "finished", wb=wb).name == "train-2"
+    assert opened().name == "train-3"
+    named = open_run("mine-1", wb=wb)
+    assert close_run(named.run, "failed", wb=wb).name == "mine-1"
+
+
+def test_usage_is_sampled(wb, wire):
+    run = execute(wb, wire, "import time\nend = time.time() + 1.6\nwhile time.time() < end: pass")
+    seen = json.loads((run.folder / "usage.json").read_text())
+    assert len(seen["seconds"]) >= 1 and seen["cpu"][-1] > 0.3 and seen["memory"][-1] > 10_000_000
+    assert int(run_details(run, wb)["facts"]["peak_memory"]) > 10_000_000
