@@ -75,13 +75,34 @@ SETTINGS = (
         "Kernel of a run: auto, forked (fast), or a kernel's name such as python3.",
     ),
     Setting("jobs", "timeout", "0", "Seconds that one run may take; 0 is no limit."),
+    Setting("jobs", "cell_timeout", "0", "Seconds that one cell may take; 0 is no limit."),
+    Setting(
+        "jobs",
+        "memory",
+        "0",
+        "Memory that a run and its child processes may take together, such as 4GB; 0 is no limit.",
+    ),
+    Setting("jobs", "output", "2MB", "Output of one cell that is kept; the rest is counted."),
+    Setting(
+        "jobs",
+        "secrets",
+        "*PASSWORD *SECRET *TOKEN *API_KEY",
+        "Names of environment variables and parameters whose values never reach a file.",
+    ),
+    Setting(
+        "jobs",
+        "transient",
+        "ConnectionError ConnectionResetError TimeoutError OperationalError",
+        "Errors that pass by themselves: a run of a grid that fails with one is tried again.",
+    ),
+    Setting("jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds."),
     Setting("compare", "confidence", "0.95", "Confidence of every interval and of the verdict."),
     Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval."),
     Setting(
         "compare",
         "worth",
         "",
-        "The smallest difference worth acting on, in the leading metric (for example 0.005). "
+        "The smallest difference worth acting on: in the leading metric (0.005), or in money a month (500 EUR). "
         "Set it before you see a result; empty: no verdict 'equivalent'.",
     ),
     Setting("costs", "currency", "EUR", "Currency of amounts."),
