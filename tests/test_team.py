@@ -15,7 +15,7 @@ from mlworkbench.core.store import reads, writing
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench, snapshots, sql, tables, verify_files
 from mlworkbench.desk.backup import export_backup, import_backup
-from mlworkbench.desk.doctor import doctor
+from mlworkbench.desk.examining import doctor
 from mlworkbench.desk.importing import import_workbench
 from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.tuning import open_study
@@ -188,7 +188,7 @@ def test_an_import_that_is_killed_is_taken_up_again(tmp_path, point, torture):
     assert len(snapshots("payments", wb=ours)) == 2 and verify_audit(wb=ours)["valid"]
     assert verify_files(ours) == []
     if not doctor(ours)["well"]:
-        from mlworkbench.desk.doctor import mend
+        from mlworkbench.desk.examining import mend
 
         assert mend(ours)["well"], json.dumps(doctor(ours))
 

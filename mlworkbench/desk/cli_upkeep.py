@@ -165,9 +165,9 @@ def doctor(mend: bool, wb: Any) -> tuple[Any, str]:
       mlworkbench doctor
       mlworkbench doctor --mend
     """
-    from mlworkbench.desk import doctor as examination
+    from mlworkbench.desk import examining
 
-    found = examination.mend(wb) if mend else examination.doctor(wb)
+    found = examining.mend(wb) if mend else examining.doctor(wb)
     if found["well"]:
         return found, f"{wb.root} is well"
     lines = [f"{f['what']}\n    mend: {f['mend']}" for f in found["findings"]]
