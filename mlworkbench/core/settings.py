@@ -112,6 +112,21 @@ SETTINGS = (
     Setting(
         "costs", "recovered", "1.0", "Share of the amount that is saved when a fraud is caught."
     ),
+    Setting("costs", "missed", "100", "What a missed positive costs where rows have no amount."),
+    Setting("costs", "capacity", "100", "Cards that can be reviewed in a day."),
+    Setting(
+        "evaluate",
+        "slices",
+        "",
+        "Columns to judge a model by, with commas; empty: all features are searched.",
+    ),
+    Setting(
+        "evaluate",
+        "sensitive",
+        "",
+        "Sensitive attributes, with commas: fairness is reported for them.",
+    ),
+    Setting("evaluate", "label_delay", "7", "Days until a label can be believed."),
     Setting(
         "gates",
         "required",

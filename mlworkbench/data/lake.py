@@ -51,6 +51,7 @@ import sqlalchemy as sa
 from ..core.crash import crash_point
 from ..core.current import present_run
 from ..core.errors import UserError, WorkbenchError, nearest
+from ..core.looks import record_look
 from ..core.markup import Listing
 from mlworkbench.core.settings import (
     Workbench,
@@ -775,9 +776,22 @@ def sql(
         found = con.sql(query, params=params)
     except duckdb.Error as err:
         raise _explained(err, con) from err
+    if "predictions" in query.lower() and _reads_test_labels(con, query):
+        record_look("query", "predictions", run=present_run(), about=query, wb=wb)
     if run := present_run():
         _note_reads(con, query, run, snapshot_number(at, wb), wb)
     return found
+
+
+def _reads_test_labels(con: duckdb.DuckDBPyConnection, query: str) -> bool:
+    """Whether a query may read labels of test rows from ``predictions``; in doubt it does."""
+    parsed = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0]
+    tree = json.loads(parsed)
+    if "predictions" not in set(_base_tables(tree)):
+        return False
+    words = {w.lower() for w in re.findall(r'"((?:[^"\\]|\\.)*)"', parsed)}
+    named = words & {"train", "validation", "test"}
+    return bool(words & {"label", "star"}) and (not named or "test" in named)
 
 
 def _base_tables(tree: Any) -> Iterator[str]:

@@ -168,8 +168,11 @@ def _bring_rows(
 ) -> None:
     for table in (t for t in metadata.sorted_tables if t.name not in _OTHERWISE):
         marks = [c.name for c in table.c if c.name == "snapshot" or c.name.endswith("_snapshot")]
-        key = [c.name for c in table.primary_key]
-        there = {tuple(r) for r in ours.execute(sa.select(*table.primary_key))}
+        counted = len(table.primary_key) == 1 and isinstance(
+            [*table.primary_key][0].type, sa.Integer
+        )
+        key = [c.name for c in table.c if c.primary_key is not counted]
+        there = {tuple(r) for r in ours.execute(sa.select(*(table.c[k] for k in key)))}
         rows = []
         for row in map(dict, theirs.execute(sa.select(table)).mappings()):
             if ("run" in row and row["run"] not in new) or any(
@@ -178,7 +181,7 @@ def _bring_rows(
                 continue
             row |= {m: numbers[row[m]] for m in marks if row[m] is not None}
             if tuple(row[k] for k in key) not in there:
-                rows.append(row)
+                rows.append({c: v for c, v in row.items() if c in key or not counted})
         if rows:
             ours.execute(table.insert(), rows)
 
