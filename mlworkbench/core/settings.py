@@ -67,6 +67,19 @@ SETTINGS = (
     Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
     Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
     Setting("lake", "threads", "0", "Threads that one query may use; 0 is all."),
+    Setting(
+        "ingest",
+        "broken",
+        "0.05",
+        "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+    ),
+    Setting(
+        "ingest",
+        "key_file",
+        "~/.config/mlworkbench/hash.key",
+        "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
+    ),
+    Setting("ingest", "most_bytes", "20e9", "Bytes that one download may have."),
     Setting("jobs", "folder", "nbs", "Where `mlworkbench run NAME` looks for your own notebooks."),
     Setting(
         "jobs",
