@@ -23,6 +23,7 @@ __all__ = [
     "events",
     "data_files",
     "tags",
+    "chains",
     "looks",
     "LAKE_LOCK",
     "STORE_LOCK",
@@ -230,6 +231,12 @@ tags = sa.Table(
     Column("snapshot", Integer, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", DateTime, nullable=False),
+)
+chains = sa.Table(
+    "chains",  # events of workbenches that were imported, each chain whole
+    metadata,
+    Column("log", Text, primary_key=True),
+    *(Column(c.name, c.type, nullable=c.nullable, primary_key=c.primary_key) for c in events.c),
 )
 looks = sa.Table(
     "looks",
