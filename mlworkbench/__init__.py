@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from mlworkbench.modelling.evaluation import log_predictions
     from mlworkbench.modelling.importing import import_predictions
     from mlworkbench.modelling.repeats import group_repeats
-    from mlworkbench.modelling.trial_reports import report
+    from mlworkbench.modelling.report_page import evaluate
     from mlworkbench.modelling.studies import list_studies as studies
     from mlworkbench.modelling.studies import study_figures, study_trials
-    from mlworkbench.modelling.report_page import evaluate
+    from mlworkbench.modelling.trial_reports import report
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
     from mlworkbench.registry.versions import list_versions as models

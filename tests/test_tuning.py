@@ -254,3 +254,24 @@ def test_the_command(wb, tmp_path):
     assert again["study"] == found["study"] and again["best"] == found["best"]
     refused = ask("tune", *words, "--metric", "acu", code=2)
     assert "acu" in refused["error"] and len(ask("runs")) == 2
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_threads_change_no_model(task, torture):
+    """CatBoost issue 2804 says that they may; in CatBoost 1.2.10 on the CPU they were never seen to."""
+    from mlworkbench.modelling.training import fit_catboost, predict_scores
+
+    data = made(60_000 if torture else 3_000, task=task)
+    x, rows = data.part("train")
+    scores = [
+        predict_scores(
+            fit_catboost(x, rows["label"].to_numpy(), data.problem, iterations=40, threads=t),
+            x,
+            task,
+            1,
+        )
+        for t in (1, 2, 4, 8)
+    ]
+    gaps = [float(np.abs(s - scores[0]).max()) for s in scores[1:]]
+    print(task, len(x), gaps)
+    assert gaps == [0, 0, 0], "threads change a model: say so where runs are compared and rerun"
