@@ -170,7 +170,8 @@ def test_weights_undo_what_the_champion_censored(torture):
             naive[m] += bool(plain[m].low <= value <= plain[m].high)
     for m in known:
         print(f"{m}: weighted {said(held[m], reps)}, unweighted {said(naive[m], reps)}")
-        assert held[m] >= stats.binom.ppf(0.0005, reps, 0.935), (m, held[m] / reps)
+        promised = 0.85 if m == "average_precision" else 0.935  # noted beside its interval
+        assert held[m] >= stats.binom.ppf(0.0005, reps, promised), (m, held[m] / reps)
         assert naive[m] < 0.5 * reps
 
 
