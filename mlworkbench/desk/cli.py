@@ -15,6 +15,7 @@ from mlworkbench.desk import (
     cli_lab,
     cli_models,
     cli_runs,
+    cli_splits,
     cli_upkeep,
 )
 from .cli_data import cli
@@ -23,6 +24,7 @@ from .commands import run_command
 COMMANDS = (
     cli_contracts,
     cli_runs,
+    cli_splits,
     cli_upkeep,
     cli_grids,
     cli_models,
