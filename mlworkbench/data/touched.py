@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["Span", "Placed", "reaches", "touched_sql", "touched_view_sql"]
 
-# %% ../../nbs/2_data/08_touched.ipynb #c020efc0
+# %% ../../nbs/2_data/08_touched.ipynb #84dd117d
 import dataclasses
 
 from .features import Feature, FeatureView, microseconds, window_rows
@@ -13,7 +13,7 @@ from .lake import quoted
 from .windows import value_sql, view_sql
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #88e04020
+# %% ../../nbs/2_data/08_touched.ipynb #40f81243
 def _length(feature: Feature) -> int | None:
     """Microseconds from a row back to the start of a feature's window; None for no end."""
     if feature.window.strip().lower() == "all" or window_rows(feature.window) is not None:
@@ -45,7 +45,7 @@ def reaches(view: FeatureView) -> dict[tuple[str, ...], int | None]:
     return found
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #3d2a5a97
+# %% ../../nbs/2_data/08_touched.ipynb #5c5f0621
 def touched_sql(view: FeatureView, source: str, changed: str) -> str:
     """Write the SQL of the keys whose features have to be computed again.
 
@@ -74,7 +74,7 @@ def touched_sql(view: FeatureView, source: str, changed: str) -> str:
     return "\nUNION\n".join(parts)
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #2eac0007
+# %% ../../nbs/2_data/08_touched.ipynb #0ac895a3
 _SUM = {"s": "sum(CAST({x} AS DOUBLE)){w}"}
 _MEAN = _SUM | {"n": "count({x}){w}"}
 _PARTS = {
@@ -107,7 +107,7 @@ _CHAN = (
     "q := x.q + y.q + pow(y.m - x.m, 2) * x.n * y.n / (x.n + y.n)))"
 )
 
-# %% ../../nbs/2_data/08_touched.ipynb #e41264c4
+# %% ../../nbs/2_data/08_touched.ipynb #3e065142
 _TOGETHER = {
     "count": "{n}",
     "sum": "{s}",
@@ -143,7 +143,7 @@ def _put_together(feature: Feature, place: int, number: int, span: "Span") -> st
     return f"CASE WHEN {unknown} THEN NULL ELSE {value} END"
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #18559398
+# %% ../../nbs/2_data/08_touched.ipynb #0da5b12e
 Span = tuple[int, int]
 
 
@@ -191,7 +191,7 @@ def _parts(view: FeatureView, feature: Feature, place: int, which: str, now: str
     ]
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #c72394a6
+# %% ../../nbs/2_data/08_touched.ipynb #d02fc448
 Placed = dict[int, Feature]
 
 
@@ -267,7 +267,7 @@ def _counted_table(view: FeatureView, number: int, mine: Placed, source: str) ->
     return f'"_mlw_r{number}" AS (\nSELECT {quoted(view.key)} AS "_mlw_key", {names} FROM (\n{inner}\n)\n)'
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #143f6c6e
+# %% ../../nbs/2_data/08_touched.ipynb #e755bf29
 def touched_view_sql(view: FeatureView, source: str, touched: str, span: Span) -> str:
     """Write the SQL that computes a view for some rows, from the rows in their windows.
 
