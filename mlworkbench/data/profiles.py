@@ -71,28 +71,28 @@ def scan(
     Returns
     -------
     tuple of list and list
-        For each column: filled, least, largest and mean; and the sampled values, None where missing.
+        For each column: filled, least, largest and mean; and the sampled values, as an Arrow array.
     """
     share = max(1, rows // SAMPLE)
     chosen = f"FILTER (hash(rowid) % {share} = 0)" if share > 1 else ""
-    parts = []
-    for name, kind in columns.items():
+    parts, kept = [], []
+    for number, (name, kind) in enumerate(columns.items()):
         value = quoted(name)
         plain = _number(kind) or _moment(kind)
-        seen = _as_number(name, kind) if plain else f"left(CAST({value} AS VARCHAR), 80)"
         parts += [
             f"count({value})",
             f"min({value})" if plain else "NULL",
             f"max({value})" if plain else "NULL",
         ]
-        parts += [
-            f"avg({_as_number(name, kind)})" if _number(kind) else "NULL",
-            f"list({seen}) {chosen}",
-        ]
-    found = con.execute(f"SELECT {', '.join(parts)} FROM {source}").fetchnumpy() if parts else {}
-    flat = [v[0] for v in found.values()]
-    exact = [flat[i : i + 4] for i in range(0, len(flat), 5)]
-    return exact, [flat[i] if flat[i] is not None else [] for i in range(4, len(flat), 5)]
+        parts.append(f"avg({_as_number(name, kind)})" if _number(kind) else "NULL")
+        kept.append(
+            f"'c{number}': {_as_number(name, kind) if plain else f'left(CAST({value} AS VARCHAR), 80)'}"
+        )
+    query = f"SELECT {', '.join(parts)}, list({{{', '.join(kept)}}}) {chosen} FROM {source}"
+    found = con.execute(query).to_arrow_table()
+    *flat, sample = (column.combine_chunks() for column in found.columns)
+    exact = [[v[0].as_py() for v in flat[i : i + 4]] for i in range(0, len(flat), 4)]
+    return exact, sample.flatten().flatten()
 
 
 # %% ../../nbs/2_data/05_profiles.ipynb #fe21051d
@@ -141,19 +141,12 @@ def _distinct(values: np.ndarray, filled: int) -> int:
 def _filled(sample: Any, number: bool) -> tuple[np.ndarray, np.ndarray]:
     """A sample's filled values, and which of its rows they are."""
     if number:
-        whole = np.array([np.nan if v is None else float(v) for v in _listed(sample)])
+        whole = sample.to_numpy(zero_copy_only=False)
         known = np.isfinite(whole)
         return whole[known], known
-    listed = _listed(sample)
+    listed = sample.to_pylist()
     known = np.array([v is not None for v in listed], dtype=bool)
-    return np.array([str(v) for v in listed if v is not None], dtype=object), known
-
-
-def _listed(sample: Any) -> list:
-    if isinstance(sample, np.ma.MaskedArray):
-        mask = np.ma.getmaskarray(sample)
-        return [None if m else v for v, m in zip(sample.data, mask, strict=True)]
-    return list(sample)
+    return np.array([v for v in listed if v is not None], dtype=object), known
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -300,11 +293,7 @@ def profile(
         shared = {n: k for n, k in table_columns(table, then, wb).items() if columns.get(n) == k}
         older = dict(zip(shared, _looked_at(table, shared, then, wb)[2], strict=True))
     known = dict(zip(columns, samples, strict=True))
-    target = (
-        np.array([np.nan if v is None else float(v) for v in _listed(known[label])])
-        if label
-        else None
-    )
+    target = known[label].to_numpy(zero_copy_only=False) if label else None
     seen = [
         _seen(n, kind, rows, e, known[n], older.get(n), None if n == label else target)
         for (n, kind), e in zip(columns.items(), exact, strict=True)
@@ -352,11 +341,7 @@ def _seen(
 
 
 def _text(value: Any) -> str:
-    return (
-        ""
-        if value is None or value is np.ma.masked or str(value) in ("nan", "NaT", "None", "<NA>")
-        else str(value)[:60]
-    )
+    return "" if value is None or str(value) == "nan" else str(value)[:60]
 
 
 def _named(edges: Sequence, shares: np.ndarray, kind: str) -> list:
