@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlworkbench.modelling.evaluation import log_predictions
     from mlworkbench.modelling.importing import import_predictions
     from mlworkbench.modelling.repeats import group_repeats
+    from mlworkbench.modelling.report_page import evaluate
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
     from mlworkbench.registry.versions import list_versions as models
@@ -66,6 +67,7 @@ _NAMES = {
     "report": "execution.journal:report",
     "runs": "execution.record:list_runs",
     "get": "execution.record:get_run",
+    "evaluate": "modelling.report_page:evaluate",
     "compare": "desk.verbs:compare",
     "import_predictions": "modelling.importing:import_predictions",
     "group_repeats": "modelling.repeats:group_repeats",

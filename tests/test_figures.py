@@ -122,7 +122,7 @@ def test_curves_pass_through_their_ends_and_stay_small():
 
 
 def test_bands_are_wilsons():
-    low, high = f._wilson([3], [10])
+    low, high = f.wilson([3], [10])
     assert (low[0], high[0]) == pytest.approx((0.10779, 0.60322), abs=1e-4)
 
 

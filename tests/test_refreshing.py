@@ -42,7 +42,10 @@ def test_incremental_equals_full_after_any_change(rows, kind, rng, added):
     CON.register("changed", table([row for _, row in changed], [i for i, _ in changed]))
     touched = touched_sql(view, "t", "changed")
     names = [view.key, *(f.name for f in view.features)]
-    CON.execute(f"CREATE OR REPLACE TABLE touched AS {touched}")
+    CON.execute(
+        'CREATE OR REPLACE TABLE touched AS SELECT *, epoch_us("at") AS "_mlw_us" '
+        f"FROM t WHERE id IN ({touched})"
+    )
     span = CON.execute('SELECT min("_mlw_us"), max("_mlw_us") FROM touched').fetchone()
     span = tuple(edge or 0 for edge in span)
     found = CON.execute(touched_view_sql(view, "t", "touched", span)).fetchall()

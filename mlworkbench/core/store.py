@@ -23,6 +23,8 @@ __all__ = [
     "events",
     "data_files",
     "tags",
+    "chains",
+    "looks",
     "LAKE_LOCK",
     "STORE_LOCK",
     "store_url",
@@ -229,6 +231,26 @@ tags = sa.Table(
     Column("snapshot", Integer, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", DateTime, nullable=False),
+)
+chains = sa.Table(
+    "chains",  # events of workbenches that were imported, each chain whole
+    metadata,
+    Column("log", Text, primary_key=True),
+    *(Column(c.name, c.type, nullable=c.nullable, primary_key=c.primary_key) for c in events.c),
+)
+looks = sa.Table(
+    "looks",
+    metadata,
+    Column("look", Integer, primary_key=True),
+    Column("at", DateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("run", Text),
+    Column("kind", Text, nullable=False),  # evaluation, report, query
+    Column("table_name", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("sketch", Text, nullable=False),
+    Column("about", Text, nullable=False),
 )
 
 

@@ -172,7 +172,7 @@ def _lake_tables(wb: Workbench | None) -> list[str]:
     return [name for name in names if name != "predictions" and not name.startswith("mlw_")]
 
 
-# %% ../../nbs/2_data/09_building.ipynb #d30079e4
+# %% ../../nbs/2_data/09_building.ipynb #4ac46b3c
 def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
     """Refuse what cannot or must not be built, before anything is written.
 
@@ -208,7 +208,7 @@ def _is_built(name: str, wb: Workbench) -> bool:
     return any(str(row["message"]).startswith(f"feature view {name} ") for row in history)
 
 
-# %% ../../nbs/2_data/09_building.ipynb #0e2dcb2e
+# %% ../../nbs/2_data/09_building.ipynb #0985facd
 def source_of(view: FeatureView, at: int | str | None, wb: Workbench) -> tuple[str, int]:
     """Give the SQL of a view's source as of a snapshot, and the snapshot that last changed it."""
     number = snapshot_number(at, wb)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["columns_read"]
 
-# %% ../../nbs/2_data/06_expressions.ipynb #900615d0
+# %% ../../nbs/2_data/06_expressions.ipynb #5d2df600
 import functools
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import duckdb
 
 from ..core.errors import UserError, nearest
 
-# %% ../../nbs/2_data/06_expressions.ipynb #b54b97a2
+# %% ../../nbs/2_data/06_expressions.ipynb #89db50ee
 _MACROS = {"nullif", "split_part", "date_add", "days_in_month", "fdiv", "fmod", "round_even"}
 _MACROS |= {"md5_number_lower", "md5_number_upper", "array_to_string", "map_contains_value"}
 _OUTSIDE = {"current_setting", "getvariable", "version", "current_localtime"}
@@ -35,7 +35,7 @@ def _functions() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(allowed | _MACROS | lists), frozenset(n for n, _, a in found if a)
 
 
-# %% ../../nbs/2_data/06_expressions.ipynb #d8b7b60d
+# %% ../../nbs/2_data/06_expressions.ipynb #d24bf73e
 _CLOCKS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 _CLOCKS |= {"user", "current_user", "session_user", "current_role", "current_catalog"}
 

@@ -203,7 +203,7 @@ def distinct(
     return _windowed("distinct", column, by, window, delay, name, current)
 
 
-# %% ../../nbs/2_data/07_features.ipynb #77fcc044
+# %% ../../nbs/2_data/07_features.ipynb #f87275be
 def last(column: str, by: By, window: str = "all", *, delay: str = "", name: str = "") -> Feature:
     """Take the newest filled value before this row."""
     return _windowed("last", column, by, window, delay, name, current=False)
@@ -326,7 +326,7 @@ class FeatureView:
         check_late(self, self.late)
 
 
-# %% ../../nbs/2_data/07_features.ipynb #698d4a70
+# %% ../../nbs/2_data/07_features.ipynb #98cd5ba1
 def _check_window(view: str, feature: Feature) -> None:
     """Refuse a window that has no length, and a delay that reaches into the future."""
     if feature.kind == "expression":

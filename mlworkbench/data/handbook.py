@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["HANDBOOK_DAYS", "handbook_view", "handbook_for"]
 
-# %% ../../nbs/2_data/07_handbook.ipynb #27c5bf1e
+# %% ../../nbs/2_data/07_handbook.ipynb #9333d8e9
 from collections.abc import Iterable
 
 from .features import FeatureView, calendar, column, count, mean, share

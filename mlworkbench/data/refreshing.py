@@ -29,7 +29,7 @@ from .scratch import scratch_folder
 from .touched import reaches, touched_sql, touched_view_sql
 
 
-# %% ../../nbs/2_data/10_refreshing.ipynb #96552b9a
+# %% ../../nbs/2_data/10_refreshing.ipynb #bed58189
 def _built_before(view: FeatureView, wb: Workbench) -> tuple[sa.Row | None, int]:
     """Give the record of the last build if it can be continued, else None, and the source's newest snapshot."""
     history = snapshots(wb=wb)
@@ -62,7 +62,7 @@ def _made_anew(table: str, since: int, wb: Workbench) -> bool:
     return None in made or max(made) > since
 
 
-# %% ../../nbs/2_data/10_refreshing.ipynb #e34b900d
+# %% ../../nbs/2_data/10_refreshing.ipynb #b897f851
 _MOMENTS = {"TIMESTAMP": "make_timestamp", "TIMESTAMP WITH TIME ZONE": "make_timestamptz"}
 
 
@@ -83,7 +83,7 @@ def _touch(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int
     """Make the temporary tables of changed and of touched rows; returns the touched rows' span."""
     name, key = view.table.replace("'", "''"), quoted(view.key)
     used = dict.fromkeys([view.key, view.time, *(c for by in reaches(view) for c in by)])
-    con.execute(
+    con.execute(  # as they were and as they are
         f"CREATE TEMP TABLE mlw_changed AS SELECT change_type, {', '.join(map(quoted, used))} FROM "
         f"lake.table_changes('{name}', {old + 1}, {new})"
     )
@@ -91,8 +91,11 @@ def _touch(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int
     bounds = f"SELECT min({us}), count(*) > count({us}) FROM mlw_changed"
     first, empty = con.execute(bounds).fetchone()
     source = _since(view, f"{quoted(view.table)} AT (VERSION => {new})", type_, first, empty)
-    touched = touched_sql(view, source, "mlw_changed")
-    con.execute(f"CREATE TEMP TABLE mlw_touched AS {touched}")
+    con.execute(f'CREATE TEMP TABLE mlw_later AS SELECT *, {us} AS "_mlw_us" FROM {source}')
+    touched = touched_sql(view, "mlw_later", "mlw_changed")
+    rows = f"FROM mlw_later WHERE {key} IN ({touched})"
+    con.execute(f"CREATE TEMP TABLE mlw_touched AS {rows}")
+    con.execute("DROP TABLE mlw_later")
     span = 'SELECT min("_mlw_us"), max("_mlw_us"), count(*), count(*) > count("_mlw_us") FROM mlw_touched'
     gone = (
         f"SELECT count(*) FROM (SELECT {key} FROM mlw_changed WHERE change_type <> 'insert' "
@@ -101,7 +104,7 @@ def _touch(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int
     return *con.execute(span).fetchone(), con.execute(gone).fetchone()[0]
 
 
-# %% ../../nbs/2_data/10_refreshing.ipynb #05835b9f
+# %% ../../nbs/2_data/10_refreshing.ipynb #2ae2cad6
 def _recomputed(
     view: FeatureView, old: int, new: int, folder: Path, wb: Workbench
 ) -> tuple[int, str, str]:

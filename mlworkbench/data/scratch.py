@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["scratch_folder"]
 
-# %% ../../nbs/2_data/06_scratch.ipynb #71b02885
+# %% ../../nbs/2_data/06_scratch.ipynb #a475f1e7
 import contextlib
 import fcntl
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from ..core.settings import Workbench
 
 
-# %% ../../nbs/2_data/06_scratch.ipynb #295b446d
+# %% ../../nbs/2_data/06_scratch.ipynb #964df87a
 def _held(folder: Path) -> int | None:
     """Hold a folder's lock; None when another process has it, or the folder is gone."""
     try:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["Span", "Placed", "reaches", "touched_sql", "touched_view_sql"]
 
-# %% ../../nbs/2_data/08_touched.ipynb #7a52a943
+# %% ../../nbs/2_data/08_touched.ipynb #84dd117d
 import dataclasses
 
 from .features import Feature, FeatureView, microseconds, window_rows
@@ -13,7 +13,7 @@ from .lake import quoted
 from .windows import value_sql, view_sql
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #0a90db10
+# %% ../../nbs/2_data/08_touched.ipynb #40f81243
 def _length(feature: Feature) -> int | None:
     """Microseconds from a row back to the start of a feature's window; None for no end."""
     if feature.window.strip().lower() == "all" or window_rows(feature.window) is not None:
@@ -45,7 +45,7 @@ def reaches(view: FeatureView) -> dict[tuple[str, ...], int | None]:
     return found
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #64901dda
+# %% ../../nbs/2_data/08_touched.ipynb #5c5f0621
 def touched_sql(view: FeatureView, source: str, changed: str) -> str:
     """Write the SQL of the keys whose features have to be computed again.
 
@@ -59,10 +59,10 @@ def touched_sql(view: FeatureView, source: str, changed: str) -> str:
     Returns
     -------
     str
-        A query of the key column and ``_mlw_us``, the row's time in microseconds.
+        A query of the key column.
     """
     key, us = quoted(view.key), f"epoch_us({quoted(view.time)})"
-    row = f'SELECT s.{key}, {us} AS "_mlw_us"'
+    row = f"SELECT s.{key}"
     parts = [f"{row} FROM {source} s WHERE s.{key} IN (SELECT {key} FROM {changed})"]
     for by, length in reaches(view).items():
         columns = ", ".join(map(quoted, by))
@@ -74,78 +74,91 @@ def touched_sql(view: FeatureView, source: str, changed: str) -> str:
     return "\nUNION\n".join(parts)
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #00b28060
-_SUM = {"s": "sum(CAST({x} AS DOUBLE)) FILTER ({w})"}
-_MEAN = _SUM | {"n": "count({x}) FILTER ({w})"}
+# %% ../../nbs/2_data/08_touched.ipynb #0ac895a3
+_SUM = {"s": "sum(CAST({x} AS DOUBLE)){w}"}
+_MEAN = _SUM | {"n": "count({x}){w}"}
 _PARTS = {
-    "count": {"n": "count(*) FILTER ({w})"},
+    "count": {"n": "count(*){w}"},
     "sum": _SUM,
     "mean": _MEAN,
     "share": _MEAN,
     "ratio": _MEAN,
-    "min": {"v": "min({x}) FILTER ({w})"},
-    "max": {"v": "max({x}) FILTER ({w})"},
+    "min": {"v": "min({x}){w}"},
+    "max": {"v": "max({x}){w}"},
     "std": {
-        "n": "count({x}) FILTER ({w})",
-        "m": "avg(CAST({x} AS DOUBLE)) FILTER ({w})",
-        "q": "var_pop(CAST({x} AS DOUBLE)) FILTER ({w})",
+        "n": "count({x}){w}",
+        "m": "avg(CAST({x} AS DOUBLE)){w}",
+        "q": "var_pop(CAST({x} AS DOUBLE)){w} * count({x}){w}",
     },
-    "distinct": {"n": "count(DISTINCT {x}) FILTER ({w})"},
-    "last": {"v": 'last({x} ORDER BY s."_mlw_us", s.{key}) FILTER ({w} AND {x} IS NOT NULL)'},
-    "since": {"u": 'max(s."_mlw_us") FILTER ({w})'},
-    "decayed": {
-        "s": 'sum(CAST({x} AS DOUBLE) * pow(2, (s."_mlw_us" - {now}) / {life}.0)) FILTER ({w})'
-    },
+    "distinct": {"n": "count(DISTINCT {x}){w}"},
+    "last": {"v": 'arg_max({x}, (s."_mlw_us", s.{key})){w}'},
+    "since": {"u": 'max(s."_mlw_us"){w}'},
+    "decayed": {"s": 'sum(CAST({x} AS DOUBLE) * pow(2, (s."_mlw_us" - {now}) / {life}.0)){w}'},
 }
 _WHOLE = ("distinct", "last")
+_ADDED = {  # over the stretches of a core
+    "n": "sum({p}){w}",
+    "s": "sum({p}){w}",
+    "u": "max({p}){w}",
+}
+_CHAN = (
+    'list_reduce(list(struct_pack(n := {n}, m := {m}, q := {q}) ORDER BY "_mlw_at"){w}, '
+    "lambda x, y: struct_pack(n := x.n + y.n, m := x.m + (y.m - x.m) * y.n / (x.n + y.n), "
+    "q := x.q + y.q + pow(y.m - x.m, 2) * x.n * y.n / (x.n + y.n)))"
+)
 
-# %% ../../nbs/2_data/08_touched.ipynb #756e7e5f
+# %% ../../nbs/2_data/08_touched.ipynb #3e065142
 _TOGETHER = {
     "count": "{n}",
     "sum": "{s}",
     "mean": "{s} / nullif({n}, 0)",
     "share": "coalesce({s} / nullif({n}, 0), 0)",
     "ratio": "CAST(a.{x} AS DOUBLE) / nullif({s} / nullif({n}, 0), 0)",
-    "min": "least({c}v, {e}v)",
-    "max": "greatest({c}v, {e}v)",
+    "min": "least({cv}, {ev})",
+    "max": "greatest({cv}, {ev})",
     "distinct": "{n}",
-    "last": "{e}v",
-    "since": '(a."_mlw_us" - greatest({c}u, {e}u)) / 1e6',
-    "decayed": 'coalesce({e}s, 0) + coalesce({c}s, 0) * pow(2, ({first} - a."_mlw_us") / {life}.0)',
+    "last": "{ev}",
+    "since": '(a."_mlw_us" - greatest({cu}, {eu})) / 1e6',
+    "decayed": 'coalesce({es}, 0) + coalesce({cs}, 0) * pow(2, ({first} - a."_mlw_us") / {life}.0)',
     "std": (
-        "CASE WHEN {n} > 1 THEN sqrt((coalesce({c}q, 0) * coalesce({c}n, 0) + coalesce({e}q, 0) * coalesce({e}n, 0)"
-        " + coalesce(pow({c}m - {e}m, 2) * {c}n * {e}n / {n}, 0)) / ({n} - 1)) END"
+        "CASE WHEN {n} > 1 THEN sqrt((coalesce({cq}, 0) + coalesce({eq}, 0)"
+        " + coalesce(pow({cm} - {em}, 2) * {cn} * {en} / {n}, 0)) / ({n} - 1)) END"
     ),
 }
 
 
-def _put_together(feature: Feature, place: int, number: int, first: int) -> str:
+def _put_together(feature: Feature, place: int, number: int, span: "Span") -> str:
     """Write a feature's value from the parts of its core and its fringe."""
-    names = {side: f'"_mlw_{side}{number}"."_mlw_f{place}' for side in "ce"}
-    text = _TOGETHER[feature.kind]
-    for part in "sn":
-        both = (f'coalesce({names[side]}{part}", 0)' for side in "ce")
-        text = text.replace(f"{{{part}}}", f"({' + '.join(both)})")
-    for side in "ce":
-        for part in "snvmqu":
-            text = text.replace(f"{{{side}}}{part}", f'{names[side]}{part}"')
+    there = {"c": _core_ends(feature, span) is not None, "e": True}
+    part = {
+        f"{side}{p}": f'"_mlw_{side}{number}"."_mlw_f{place}{p}"' if there[side] else "NULL"
+        for side in "ce"
+        for p in "snvmqu"
+    }
+    both = {p: f"(coalesce({part['c' + p]}, 0) + coalesce({part['e' + p]}, 0))" for p in "sn"}
     life = microseconds(feature.half_life) if feature.half_life else 0
-    value = text.format(x=quoted(feature.column), first=first, life=life)
+    more = {"x": quoted(feature.column), "first": span[0], "life": life}
+    value = _TOGETHER[feature.kind].format(**part, **both, **more)
     unknown = " OR ".join(f"a.{c} IS NULL" for c in map(quoted, ("_mlw_us", *feature.by)))
     return f"CASE WHEN {unknown} THEN NULL ELSE {value} END"
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #bc189d34
+# %% ../../nbs/2_data/08_touched.ipynb #0da5b12e
 Span = tuple[int, int]
+
+
+def _core_ends(feature: Feature, span: Span) -> tuple[int, int] | None:
+    """Give a core's first moment, and the first one after it; None where there is no core."""
+    length, (first, latest) = _length(feature), span
+    low = -(2**62) if length is None else latest - length + 1
+    high = first - _delay(feature)
+    return None if feature.kind in _WHOLE or low >= high else (low, high)
 
 
 def _core(feature: Feature, span: Span) -> str:
     """Write which rows are in the windows of all touched rows: a condition over ``s``."""
-    length, (first, latest) = _length(feature), span
-    if feature.kind in _WHOLE:
-        return "false"
-    since = "" if length is None else f's."_mlw_us" > {latest - length} AND '
-    return f'{since}s."_mlw_us" < {first - _delay(feature)}'
+    ends = _core_ends(feature, span)
+    return f's."_mlw_us" >= {ends[0]} AND s."_mlw_us" < {ends[1]}' if ends else "false"
 
 
 def _fringe(feature: Feature, span: Span) -> str:
@@ -158,7 +171,7 @@ def _fringe(feature: Feature, span: Span) -> str:
 def _mine(view: FeatureView, feature: Feature, span: Span) -> str:
     """Write which pairs of a touched row ``a`` and a fringe row ``s`` belong to a feature."""
     length, delay = _length(feature), _delay(feature)
-    parts = [f"WHERE NOT ({_core(feature, span)})"]
+    parts = [f"NOT ({_core(feature, span)})"]
     parts += [] if length is None else [f's."_mlw_us" > a."_mlw_us" - {length}']
     if delay:
         parts.append(f's."_mlw_us" <= a."_mlw_us" - {delay}')
@@ -170,31 +183,57 @@ def _mine(view: FeatureView, feature: Feature, span: Span) -> str:
 def _parts(view: FeatureView, feature: Feature, place: int, which: str, now: str) -> list[str]:
     """Write the parts of a feature over the rows that a condition names."""
     x, key = value_sql(feature, "s."), quoted(view.key)
+    some = f" FILTER (WHERE {which})" if which else ""
     life = microseconds(feature.half_life) if feature.half_life else 0
     return [
-        f'{text.format(w=which, x=x, key=key, life=life, now=now)} AS "_mlw_f{place}{name}"'
+        f'{text.format(w=some, x=x, key=key, life=life, now=now)} AS "_mlw_f{place}{name}"'
         for name, text in _PARTS[feature.kind].items()
     ]
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #aefeda34
+# %% ../../nbs/2_data/08_touched.ipynb #d02fc448
 Placed = dict[int, Feature]
 
 
-def _core_table(view: FeatureView, number: int, mine: Placed, span: Span) -> str:
-    """Write the table of an entity's core."""
+def _stretches(view: FeatureView, number: int, mine: Placed, span: Span, cuts: list[int]) -> str:
+    """Write the table of an entity's rows in stretches: parts for each value and stretch."""
     by = next(iter(mine.values())).by
     names = ", ".join(f's.{quoted(c)} AS "_mlw_k{i}"' for i, c in enumerate(by))
-    parts = ", ".join(
-        text
-        for place, f in mine.items()
-        for text in _parts(view, f, place, f"WHERE {_core(f, span)}", str(span[0]))
-    )
-    which = " OR ".join(dict.fromkeys(f"({_core(f, span)})" for f in mine.values()))
+    cases = (f'WHEN s."_mlw_us" >= {cut} THEN {n}' for n, cut in enumerate(cuts))
+    parts = [t for i, f in mine.items() for t in _parts(view, f, i, "", str(span[0]))]
     return (
-        f'"_mlw_c{number}" AS (\n  SELECT {names}, {parts}\n  FROM "_mlw_rows" s '
-        f'SEMI JOIN "_mlw_touched" USING ({", ".join(map(quoted, by))})\n  WHERE {which}\n  GROUP BY ALL\n)'
+        f'"_mlw_s{number}" AS (\n  SELECT {names}, CASE {" ".join(reversed(list(cases)))} END AS "_mlw_at", '
+        f'{", ".join(parts)}\n  FROM "_mlw_rows" s SEMI JOIN "_mlw_touched" USING ({", ".join(map(quoted, by))})\n'
+        f'  WHERE s."_mlw_us" >= {cuts[0]} AND s."_mlw_us" < {cuts[-1]}\n  GROUP BY ALL\n)'
     )
+
+
+def _core_tables(view: FeatureView, number: int, mine: Placed, span: Span) -> list[str]:
+    """Write the tables of an entity's core: its stretches, and their sum for each feature."""
+    ends = {i: e for i, f in mine.items() if (e := _core_ends(f, span))}
+    if not ends:
+        return []
+    cuts = sorted({edge for pair in ends.values() for edge in pair})
+    first = _stretches(view, number, {i: mine[i] for i in ends}, span, cuts)
+    parts = []
+    for i, (low, high) in ends.items():
+        which = f'"_mlw_at" >= {cuts.index(low)} AND "_mlw_at" < {cuts.index(high)}'
+        parts += [f'{_added(mine[i], i, p, which)} AS "_mlw_f{i}{p}"' for p in _PARTS[mine[i].kind]]
+    keys = ", ".join(f'"_mlw_k{i}"' for i in range(len(next(iter(mine.values())).by)))
+    then = f'SELECT {keys}, {", ".join(parts)} FROM "_mlw_s{number}" GROUP BY ALL'
+    return [first, f'"_mlw_c{number}" AS (\n  {then}\n)']
+
+
+def _added(feature: Feature, place: int, part: str, which: str) -> str:
+    """Write how one part of a feature is added up over stretches."""
+    p, some = f'"_mlw_f{place}{part}"', f" FILTER (WHERE {which})"
+    if part == "v":
+        return f"{feature.kind}({p}){some}"
+    if feature.kind == "std":
+        names = {name: f'"_mlw_f{place}{name}"' for name in "nmq"}
+        filled = f" FILTER (WHERE {which} AND {names['n']} > 0)"
+        return f"({_CHAN.format(w=filled, **names)}).{part}"
+    return _ADDED[part].format(p=p, w=some)
 
 
 def _fringe_table(view: FeatureView, number: int, mine: Placed, span: Span) -> str:
@@ -228,7 +267,7 @@ def _counted_table(view: FeatureView, number: int, mine: Placed, source: str) ->
     return f'"_mlw_r{number}" AS (\nSELECT {quoted(view.key)} AS "_mlw_key", {names} FROM (\n{inner}\n)\n)'
 
 
-# %% ../../nbs/2_data/08_touched.ipynb #dab091ee
+# %% ../../nbs/2_data/08_touched.ipynb #e755bf29
 def touched_view_sql(view: FeatureView, source: str, touched: str, span: Span) -> str:
     """Write the SQL that computes a view for some rows, from the rows in their windows.
 
@@ -239,7 +278,8 @@ def touched_view_sql(view: FeatureView, source: str, touched: str, span: Span) -
     source : str
         SQL that names all rows.
     touched : str
-        SQL that names a relation with the keys to compute.
+        SQL that names the rows to compute, as in the source and with ``_mlw_us``, their time in
+        microseconds.
     span : tuple of int
         The first and the last time of the touched rows, in microseconds.
 
@@ -260,11 +300,13 @@ def touched_view_sql(view: FeatureView, source: str, touched: str, span: Span) -
             joins.append(f'LEFT JOIN "_mlw_r{number}" ON a.{key} = "_mlw_r{number}"."_mlw_key"')
             values |= {i: f'"_mlw_r{number}"."_mlw_f{i}"' for i in counted}
         if mine:
-            tables += [f(view, number, mine, span) for f in (_core_table, _fringe_table)]
+            core = _core_tables(view, number, mine, span)
+            tables += [*core, _fringe_table(view, number, mine, span)]
             same = (f'a.{quoted(c)} = "_mlw_c{number}"."_mlw_k{i}"' for i, c in enumerate(by))
-            joins.append(f'LEFT JOIN "_mlw_c{number}" ON {" AND ".join(same)}')
+            joins += [f'LEFT JOIN "_mlw_c{number}" ON {" AND ".join(same)}'] if core else []
             joins.append(f'LEFT JOIN "_mlw_e{number}" ON a.{key} = "_mlw_e{number}"."_mlw_key"')
-            values |= {i: _put_together(f, i, number, span[0]) for i, f in mine.items()}
+            for i, f in mine.items():
+                values[i] = _put_together(f, i, number, span)
     outputs = [f"a.{key}"]
     for i, feature in enumerate(view.features):
         plain = feature.kind == "expression" and feature.sql == quoted(feature.name)
@@ -281,10 +323,10 @@ def _assembled(
     joins: list[str],
     outputs: list[str],
 ) -> str:
-    key, between, lines = quoted(view.key), ",\n  ", "\n"
+    between, lines = ",\n  ", "\n"
     return (
         f'WITH "_mlw_rows" AS (\n  SELECT *, epoch_us({quoted(view.time)}) AS "_mlw_us" FROM {source}\n),\n'
-        f'"_mlw_touched" AS MATERIALIZED (\n  SELECT * FROM "_mlw_rows" WHERE {key} IN (SELECT {key} FROM {touched})\n)'
+        f'"_mlw_touched" AS (\n  FROM {touched}\n)'
         + "".join(f",\n{table}" for table in tables)
         + f'\nSELECT\n  {between.join(outputs)}\nFROM "_mlw_touched" a\n{lines.join(joins)}'
     )

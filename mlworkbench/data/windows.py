@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["value_sql", "view_sql"]
 
-# %% ../../nbs/2_data/07_windows.ipynb #1bc31057
+# %% ../../nbs/2_data/07_windows.ipynb #4ed65d73
 import re
 
 from .features import Feature, FeatureView, microseconds, window_rows
@@ -39,7 +39,7 @@ def _text(value: str) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-# %% ../../nbs/2_data/07_windows.ipynb #8a496303
+# %% ../../nbs/2_data/07_windows.ipynb #babe69d4
 def _before(entity: int, length: int) -> str:
     return f'"_mlw_n{entity}_{length}"'
 
@@ -70,7 +70,7 @@ def _positions(view: FeatureView, number: int, by: tuple[str, ...]) -> list[str]
     return columns
 
 
-# %% ../../nbs/2_data/07_windows.ipynb #79c61561
+# %% ../../nbs/2_data/07_windows.ipynb #35a0c646
 _SPAN = 512  # half-lives in a block; two powers of two of that size still fit a DOUBLE
 
 
@@ -88,7 +88,7 @@ def _decayed(feature: Feature, partition: str, frame: str, windows: dict[str, st
     return f"coalesce(CASE WHEN {age} >= {_SPAN // 2} THEN {first} ELSE {second} END, 0)"
 
 
-# %% ../../nbs/2_data/07_windows.ipynb #61190035
+# %% ../../nbs/2_data/07_windows.ipynb #397ac539
 def _frame(feature: Feature, entity: int) -> str:
     """Write the frame of a feature's window, in rows of its entity."""
     here, (low, high) = f'"_mlw_p{entity}"', _ends(feature, entity)
@@ -115,7 +115,7 @@ def _window_value(feature: Feature, entity: int, windows: dict[str, str]) -> str
     return f"CASE WHEN {unknown} THEN NULL ELSE {value} END"
 
 
-# %% ../../nbs/2_data/07_windows.ipynb #53474f88
+# %% ../../nbs/2_data/07_windows.ipynb #61e901ae
 def view_sql(view: FeatureView, source: str) -> str:
     """Write the SQL that computes a view.
 

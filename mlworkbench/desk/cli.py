@@ -14,6 +14,7 @@ from mlworkbench.desk import (
     cli_grids,
     cli_lab,
     cli_models,
+    cli_report,
     cli_runs,
     cli_upkeep,
 )
@@ -26,6 +27,7 @@ COMMANDS = (
     cli_upkeep,
     cli_grids,
     cli_models,
+    cli_report,
     cli_desk,
     cli_lab,
 )  # importing them adds their commands

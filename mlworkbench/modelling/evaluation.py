@@ -9,8 +9,10 @@ __all__ = [
     "score_intervals",
     "record_scores",
     "plain_task",
+    "predicted",
     "log_predictions",
     "score_figures",
+    "multi_figures",
     "record_figures",
 ]
 
@@ -27,6 +29,7 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from ..data.lake import last_changes
 from mlworkbench.execution.journal import (
+    current_run,
     log_fact,
     log_figure,
     log_metric,
@@ -34,6 +37,7 @@ from mlworkbench.execution.journal import (
     log_read,
 )
 from ..execution.journal import log_predictions as keep_predictions
+from ..execution.record import Run, get_run
 from .datasets import Dataset, Problem
 from mlworkbench.modelling.figures import (
     Scored,
@@ -43,6 +47,7 @@ from mlworkbench.modelling.figures import (
     score_histogram,
     template,
 )
+from .ledger import look_at_test
 from .resampling import Interval, intervals
 from .training import leaking_features
 
@@ -125,6 +130,15 @@ def record_scores(
         One line a metric: ``value, low, high, note``.
     """
     found = score_intervals(problem, rows, score, wb)
+    if split == "test":
+        look_at_test(
+            "evaluation",
+            rows["row_key"],
+            problem.table,
+            problem.target,
+            run=current_run(wb=wb),
+            wb=wb,
+        )
     extra: dict[str, Any] = {}
     for name in ("entity", "at", "amount"):
         if getattr(problem, "time" if name == "at" else name):
@@ -206,6 +220,11 @@ def plain_task(
 
 
 # %% ../../nbs/4_modelling/07_evaluation.ipynb #4765cf29
+def predicted(run: Run) -> tuple[str, str]:
+    """Table and target of a run; its experiment where it names no table."""
+    return str(run.params.get("table") or run.experiment), str(run.params.get("target") or "")
+
+
 def log_predictions(
     y: Any,
     score: Any,
@@ -249,6 +268,10 @@ def log_predictions(
     if not metrics or alike:  # with one class alone there is nothing to rank
         return pd.DataFrame(columns=["value", "low", "high", "note"])
     wb = open_workbench(wb)
+    if split == "test":
+        keys = np.arange(len(label)) if key is None else key
+        mine = get_run(current_run(run, wb), wb)
+        look_at_test("evaluation", keys, *predicted(mine), run=mine.run, wb=wb)
     options: dict[str, Any] = {"entity": columns.get("entity"), "weight": columns.get("weight")}
     options = {k: None if v is None else np.asarray(v) for k, v in options.items()} | many
     options["level"] = float(wb.setting("compare", "confidence"))
@@ -283,8 +306,15 @@ def score_figures(
         if score.min() >= 0 and score.max() <= 1:
             found |= {"calibration": calibration([one]), "scores": score_histogram(one)}
         return found
-    if problem.task == "multiclass":
-        return {"confusion": _confusion(label, score, problem.classes)}
+    return multi_figures(problem.task, label, score, problem.classes)
+
+
+def multi_figures(
+    task: str, label: np.ndarray, score: np.ndarray, classes: tuple
+) -> dict[str, Any]:
+    """Figures of a task of several classes (``confusion``) or of a regression (``predicted, residuals``)."""
+    if task == "multiclass":
+        return {"confusion": _confusion(label, score, classes)}
     return _regression_figures(label.astype(float), score)
 
 

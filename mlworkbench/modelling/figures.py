@@ -4,12 +4,6 @@
 
 # %% auto #0
 __all__ = [
-    "LIGHT",
-    "DARK",
-    "CONFIG",
-    "Theme",
-    "template",
-    "page",
     "Scored",
     "roc",
     "precision_recall",
@@ -22,198 +16,31 @@ __all__ = [
 ]
 
 # %% ../../nbs/4_modelling/03_figures.ipynb #fa8a866a
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-from scipy import stats
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..core.errors import WorkbenchError
 from .metrics import checked
 from .resampling import Difference
-
-
-# %% ../../nbs/4_modelling/03_figures.ipynb #5324ba64
-@dataclass(frozen=True)
-class Theme:
-    """The colours of one ground.
-
-    Parameters
-    ----------
-    ink, muted, grid, unsure : str
-        Text; second text; grid lines; what cannot be told from zero.
-    palette : tuple of str
-        Eight colours by place in the selection.
-    ground : str
-        The ground it is meant for, used only to check contrast.
-    """
-
-    ink: str
-    muted: str
-    grid: str
-    unsure: str
-    palette: tuple
-    ground: str
-
-
-LIGHT = Theme(
-    "#1f2430", "#5b6270", "rgba(31,36,48,0.10)", "#767c87",
-    ("#245cd4", "#c27f00", "#2b966d", "#7c156a", "#3f9ad7", "#794003", "#3b09f4", "#541420"),
-    "#ffffff",
-)  # fmt: skip
-DARK = Theme(
-    "#e8eaf0", "#a7adba", "rgba(232,234,240,0.12)", "#8d94a2",
-    ("#3ebdfa", "#e8741a", "#3fe08f", "#cf3f9b", "#d3eeed", "#efe04a", "#8a75ff", "#b8534c"),
-    "#0e1117",
-)  # fmt: skip
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px", "2px,4px")
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-
-
-def template(dark: bool = False) -> go.layout.Template:
-    """Return the Plotly template of the workbench.
-
-    Parameters
-    ----------
-    dark : bool
-        For a dark ground.
-
-    Returns
-    -------
-    plotly.graph_objects.layout.Template
-        Transparent ground, 13 px type, faint grid, eight colours.
-    """
-    theme = DARK if dark else LIGHT
-    axis = {
-        "gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "",
-        "title": {"font": {"size": 13, "color": theme.muted}, "standoff": 8}, "automargin": True,
-        "tickfont": {"color": theme.muted, "size": 12},
-    }  # fmt: skip
-    layout = go.Layout(
-        font={"family": _FONT, "size": 13, "color": theme.ink},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        colorway=theme.palette,
-        xaxis=axis,
-        yaxis=axis,
-        height=400,
-        margin={"l": 64, "r": 40, "t": 72, "b": 56},
-        title={
-            "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container",
-            "yanchor": "top", "pad": {"t": 14, "l": 12},
-            "font": {"size": 16}, "subtitle": {"font": {"size": 13, "color": theme.muted}},
-        },
-        hoverlabel={"font": {"family": _FONT, "size": 12}},
-        legend={
-            "bgcolor": "rgba(0,0,0,0)", "orientation": "h", "y": -0.2, "yanchor": "top",
-            "traceorder": "normal",
-        },
-        modebar={
-            "orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": theme.muted,
-            "activecolor": theme.ink,
-        },
-        showlegend=False,
-    )  # fmt: skip
-    return go.layout.Template(layout=layout)
-
-
-def page(figure: go.Figure) -> str:
-    """Return a self-contained HTML page of one figure; nothing is loaded from a network."""
-    return figure.to_html(include_plotlyjs=True, include_mathjax=False, config=CONFIG)
-
-
-CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    "showSendToCloud": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-}
-
-
-# %% ../../nbs/4_modelling/03_figures.ipynb #4b2434fe
-def _text(name) -> str:
-    """Return a user's name as text that Plotly does not read as markup."""
-    return html.escape(str(name), quote=False)
-
-
-def _figure(title: str, subtitle: str, x: str, y: str, dark: bool, **layout) -> go.Figure:
-    """Return an empty figure with its words."""
-    figure = go.Figure(layout={"template": template(dark)})
-    figure.update_layout(
-        title={"text": title, "subtitle": {"text": subtitle}}, xaxis_title=x, yaxis_title=y
-    )
-    return figure.update_layout(**layout)
-
-
-def _faint(colour: str, share: float = 0.16) -> str:
-    """Return a colour made transparent."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{share})"
-
-
-def _line(figure, x, y, name, place, dark, low=None, high=None, hover="", shape="linear") -> None:
-    """Draw a series with its band, in the colour and dash of its place."""
-    colour = (DARK if dark else LIGHT).palette[place % 8]
-    if low is not None:
-        band = {"mode": "lines", "line": {"width": 0, "shape": shape}, "hoverinfo": "skip"}
-        figure.add_scatter(x=x, y=high, **band, showlegend=False)
-        figure.add_scatter(
-            x=x, y=low, fill="tonexty", fillcolor=_faint(colour), **band, showlegend=False
-        )
-    line = {"color": colour, "width": 2, "dash": _DASHES[place % 8], "shape": shape}
-    words = f"{_text(name)}<br>{hover}<extra></extra>"
-    figure.add_scatter(x=x, y=y, name=_text(name), mode="lines", line=line, hovertemplate=words)
-
-
-def _ay(down: bool | Sequence[bool], place: int) -> int:
-    """Return how far under a point (or over it) its label stands."""
-    under = down if isinstance(down, bool) else down[place]
-    return (28 + 8 * place) * (1 if under else -1)
-
-
-def _labels(figure, points: Sequence, dark: bool, down: bool | Sequence[bool] = True) -> None:
-    """Write names at up to three lines, each with a mark in its colour; a legend for more."""
-    if len(points) > 3:
-        figure.update_layout(showlegend=True)
-        return
-    theme = DARK if dark else LIGHT
-    for place, (x, y, name) in enumerate(points):
-        mark = f'<span style="color:{theme.palette[place % 8]}">●</span> {_text(name)}'
-        figure.add_annotation(
-            x=x, y=y, text=mark, showarrow=True, arrowhead=0, arrowwidth=1, standoff=2,
-            arrowcolor=theme.muted, ax=26, ay=_ay(down, place), xanchor="left",
-            font={"color": theme.ink},
-        )  # fmt: skip
-
-
-def _wilson(hits, of) -> tuple[np.ndarray, np.ndarray]:
-    """Return Wilson's 95% interval of shares (*JASA*, 1927)."""
-    z, of = stats.norm.ppf(0.975), np.maximum(np.asarray(of, float), 1e-9)
-    share = np.asarray(hits, float) / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * np.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
-
-
-def _thin(x: np.ndarray, y: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Keep at most `most` points, evenly spread along the curve, both ends among them."""
-    if len(x) <= most:
-        return x, y
-    wide, high = (max(float(np.ptp(v)), 1e-300) for v in (x, y))
-    along = np.append(0, np.cumsum(np.abs(np.diff(x)) / wide + np.abs(np.diff(y)) / high))
-    keep = np.searchsorted(along, np.linspace(0, along[-1], most - 1)).clip(0, len(x) - 1)
-    keep = np.unique(np.append(keep, len(x) - 1))
-    return x[keep], y[keep]
-
-
-def _words(metric: str) -> str:
-    """Return a metric's name as people write it."""
-    return {"auc": "AUC", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}.get(
-        metric, _text(metric.replace("_", " "))
-    )
+from mlworkbench.modelling.style import (  # noqa: F401 - others take the style from here
+    CONFIG,
+    DARK,
+    LIGHT,
+    blank_figure,
+    draw_line,
+    faint,
+    label_lines,
+    metric_label,
+    page,
+    shown_text,
+    template,
+    thinned,
+    wilson,
+)
 
 
 # %% ../../nbs/4_modelling/03_figures.ipynb #faf9f34d
@@ -269,19 +96,19 @@ def roc(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = Fa
         With a band for each curve and the line of chance.
     """
     rows, said = _each(curves)
-    words = f"{_text(subject)} found against false alarms (ROC)"
-    figure = _figure(words, said, "false alarms, share of negatives", "found, share", dark)
+    words = f"{shown_text(subject)} found against false alarms (ROC)"
+    figure = blank_figure(words, said, "false alarms, share of negatives", "found, share", dark)
     _chance(figure, [0, 1], [0, 1], dark)
     points = []
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         fpr, tpr, _ = roc_curve(r.label, r.score)
-        fpr, tpr = _thin(fpr, tpr)
-        low, high = _wilson(tpr * r.label.sum(), np.full(len(tpr), r.label.sum()))
+        fpr, tpr = thinned(fpr, tpr)
+        low, high = wilson(tpr * r.label.sum(), np.full(len(tpr), r.label.sum()))
         hover = "false alarms %{x:.3f}<br>found %{y:.3f}"
-        _line(figure, fpr, tpr, curve.name, place, dark, low, high, hover)
+        draw_line(figure, fpr, tpr, curve.name, place, dark, low, high, hover)
         at = 0.12 + 0.2 * place
         points.append((at, float(np.interp(at, fpr, tpr)), curve.name))
-    _labels(figure, points, dark)
+    label_lines(figure, points, dark)
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
     return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
@@ -297,22 +124,24 @@ def precision_recall(
 ) -> go.Figure:
     """Draw precision against recall; arguments as in `roc`."""
     rows, said = _each(curves)
-    words = f"How many alarms are right, as more {_text(subject).lower()} are found"
-    figure = _figure(words, said, "found (recall), share", "right alarms (precision), share", dark)
+    words = f"How many alarms are right, as more {shown_text(subject).lower()} are found"
+    figure = blank_figure(
+        words, said, "found (recall), share", "right alarms (precision), share", dark
+    )
     rate = float(np.mean([r.label.mean() for r in rows]))
     _chance(figure, [0, 1], [rate, rate], dark)
     points = []
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         precision, recall, _ = precision_recall_curve(r.label, r.score)
         found = recall > 0  # before the first one is found there is no precision to show
-        recall, precision = _thin(recall[found][::-1], precision[found][::-1])
+        recall, precision = thinned(recall[found][::-1], precision[found][::-1])
         hits = recall * r.label.sum()
-        low, high = _wilson(hits, hits / np.maximum(precision, 1e-12))
+        low, high = wilson(hits, hits / np.maximum(precision, 1e-12))
         hover = "found %{x:.3f}<br>right %{y:.3f}"
-        _line(figure, recall, precision, curve.name, place, dark, low, high, hover)
+        draw_line(figure, recall, precision, curve.name, place, dark, low, high, hover)
         at = 0.3 + 0.2 * place
         points.append((at, float(np.interp(at, recall, precision)), curve.name))
-    _labels(figure, points, dark, down=False)
+    label_lines(figure, points, dark, down=False)
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
     return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
@@ -320,20 +149,20 @@ def precision_recall(
 def gain(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = False) -> go.Figure:
     """Draw the share of positives found against the share of rows looked at; as in `roc`."""
     rows, said = _each(curves)
-    words = f"{_text(subject)} found by looking at the highest scores first"
-    figure = _figure(words, said, "rows looked at, share", "found, share", dark)
+    words = f"{shown_text(subject)} found by looking at the highest scores first"
+    figure = blank_figure(words, said, "rows looked at, share", "found, share", dark)
     _chance(figure, [0, 1], [0, 1], dark)
     points = []
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         fpr, tpr, _ = roc_curve(r.label, r.score)
         rate = r.label.mean()
-        seen, found = _thin(tpr * rate + fpr * (1 - rate), tpr)
-        low, high = _wilson(found * r.label.sum(), np.full(len(found), r.label.sum()))
+        seen, found = thinned(tpr * rate + fpr * (1 - rate), tpr)
+        low, high = wilson(found * r.label.sum(), np.full(len(found), r.label.sum()))
         hover = "looked at %{x:.3f}<br>found %{y:.3f}"
-        _line(figure, seen, found, curve.name, place, dark, low, high, hover)
+        draw_line(figure, seen, found, curve.name, place, dark, low, high, hover)
         at = 0.15 + 0.2 * place
         points.append((at, float(np.interp(at, seen, found)), curve.name))
-    _labels(figure, points, dark)
+    label_lines(figure, points, dark)
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
     return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
@@ -361,9 +190,9 @@ def calibration(
         Points with whiskers, and the line of a score that can be taken at its word.
     """
     rows, said = _each(curves)
-    words = f"{_text(subject)}: what was said against what happened"
+    words = f"{shown_text(subject)}: what was said against what happened"
     said = said.replace("bands", f"{bins} groups, whiskers")
-    figure = _figure(words, said, "said, mean score", "happened, share", dark)
+    figure = blank_figure(words, said, "said, mean score", "happened, share", dark)
     points, top = [], 0.0
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         if r.score.min() < 0 or r.score.max() > 1:
@@ -376,9 +205,9 @@ def calibration(
         keep = many > 0
         said_by = np.bincount(group, r.score, len(many))[keep] / many[keep]
         hits = np.bincount(group, r.label, len(many))[keep]
-        happened, (low, high) = hits / many[keep], _wilson(hits, many[keep])
+        happened, (low, high) = hits / many[keep], wilson(hits, many[keep])
         hover = "said %{x:.3f}<br>happened %{y:.3f}"
-        _line(figure, said_by, happened, curve.name, place, dark, hover=hover)
+        draw_line(figure, said_by, happened, curve.name, place, dark, hover=hover)
         colour = (DARK if dark else LIGHT).palette[place % 8]
         whisker = {"type": "data", "symmetric": False, "array": high - happened}
         whisker |= {"arrayminus": happened - low, "thickness": 1.4, "width": 3, "color": colour}
@@ -386,7 +215,7 @@ def calibration(
         points.append((float(said_by[-1]), float(happened[-1]), curve.name))
         top = max(top, float(said_by.max()), float(high.max()))
     _chance(figure, [0, top], [0, top], dark)
-    _labels(figure, points, dark)
+    label_lines(figure, points, dark)
     figure.update_xaxes(range=[-0.02 * top, 1.12 * top], tickformat=".3~%")
     return figure.update_yaxes(range=[-0.02 * top, 1.05 * top], tickformat=".3~%")
 
@@ -395,8 +224,8 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
     """Draw how scores are spread among positives and among the rest, each adding up to 100%."""
     rows, said = _each([run])
     label, score = rows[0].label, rows[0].score
-    words = f"Scores of {_text(subject).lower()} and of the rest, {_text(run.name)}"
-    figure = _figure(words, said.split(";")[0], "score", "rows, share of each class", dark)
+    words = f"Scores of {shown_text(subject).lower()} and of the rest, {shown_text(run.name)}"
+    figure = blank_figure(words, said.split(";")[0], "score", "rows, share of each class", dark)
     edges = np.histogram_bin_edges(score, bins=40)
     middle, theme = (edges[:-1] + edges[1:]) / 2, DARK if dark else LIGHT
     points = []
@@ -404,12 +233,12 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
         share = np.histogram(score[label == value], edges)[0] / max(1, (label == value).sum())
         line = {"color": theme.palette[place], "width": 2, "shape": "hvh"}
         figure.add_scatter(
-            x=middle, y=share, name=_text(name), mode="lines", line=line, fill="tozeroy",
-            fillcolor=_faint(theme.palette[place]), hovertemplate="score %{x:.3f}<br>%{y:.2%}",
+            x=middle, y=share, name=shown_text(name), mode="lines", line=line, fill="tozeroy",
+            fillcolor=faint(theme.palette[place]), hovertemplate="score %{x:.3f}<br>%{y:.2%}",
         )  # fmt: skip
         at = int(np.searchsorted(np.cumsum(share), 0.3 + 0.3 * value))
         points.append((float(middle[at]), float(share[at]), name))
-    _labels(figure, points, dark, down=False)
+    label_lines(figure, points, dark, down=False)
     return figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
 
 
@@ -427,7 +256,7 @@ def _zone(figure, worth: float | None, dark: bool) -> None:
     theme = DARK if dark else LIGHT
     figure.add_vline(x=0, line={"color": theme.ink, "width": 1})
     if worth:
-        figure.add_vrect(x0=-worth, x1=worth, fillcolor=_faint(theme.unsure, 0.16), line_width=0)
+        figure.add_vrect(x0=-worth, x1=worth, fillcolor=faint(theme.unsure, 0.16), line_width=0)
 
 
 def difference_plot(
@@ -461,12 +290,12 @@ def difference_plot(
     plotly.graph_objects.Figure
         One interval; grey when it crosses zero.
     """
-    d, (first, second) = difference, (_text(n) for n in names)
-    metric = _text(words) or _words(d.metric)
+    d, (first, second) = difference, (shown_text(n) for n in names)
+    metric = shown_text(words) or metric_label(d.metric)
     units = f"{d.n:,} rows" + (f" of {d.clusters:,} {d.resampled}" if d.clusters else "")
     title = f"{metric[0].upper() + metric[1:]}: {second} less {first}"
     zone = "; shaded: too small to matter" if worth else ""
-    figure = _figure(
+    figure = blank_figure(
         title, f"95% interval, {units}{zone}", f"difference in {metric}", "", dark, height=190
     )
     _zone(figure, worth, dark)
@@ -529,9 +358,9 @@ def forest(
     if sort:
         items.sort(key=lambda kv: kv[1].value if higher else -kv[1].value)
     first = items[0][1]
-    metric, drawn = _words(first.metric), _text(first.resampled)
-    figure = _figure(
-        _text(title), f"{metric}, 95% intervals over {drawn}; grey: cannot be told from zero",
+    metric, drawn = metric_label(first.metric), shown_text(first.resampled)
+    figure = blank_figure(
+        shown_text(title), f"{metric}, 95% intervals over {drawn}; grey: cannot be told from zero",
         f"difference in {metric}", "", dark, height=150 + 30 * len(items),
     )  # fmt: skip
     _zone(figure, worth, dark)
@@ -544,7 +373,7 @@ def forest(
             marker={"size": 9, "color": colour},
             hovertemplate=f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})<extra></extra>",
         )  # fmt: skip
-    names = [f"{_text(k)}  ({d.n:,})" for k, d in items]
+    names = [f"{shown_text(k)}  ({d.n:,})" for k, d in items]
     figure.update_yaxes(
         tickvals=list(range(len(items))), ticktext=names, range=[len(items) - 0.4, -0.6],
         showgrid=False, tickfont={"size": 13, "color": (DARK if dark else LIGHT).ink},
@@ -583,22 +412,22 @@ def learning_curve(
     """
     if not curves:
         raise WorkbenchError("there is nothing to draw", "Give at least one curve")
-    title, said = f"Learning: {_text(metric)} as training goes on", "marked: the best step"
-    figure = _figure(title, said, step, metric, dark)
+    title, said = f"Learning: {shown_text(metric)} as training goes on", "marked: the best step"
+    figure = blank_figure(title, said, step, metric, dark)
     points = []
     for place, (name, (steps, values)) in enumerate(curves.items()):
         steps, values = np.asarray(steps, float), np.asarray(values, float)
         best = int(np.nanargmax(values) if higher else np.nanargmin(values))
-        x, y = _thin(steps, values)
-        _line(figure, x, y, name, place, dark, hover=f"{step} %{{x:,}}<br>%{{y:.4f}}")
+        x, y = thinned(steps, values)
+        draw_line(figure, x, y, name, place, dark, hover=f"{step} %{{x:,}}<br>%{{y:.4f}}")
         colour = (DARK if dark else LIGHT).palette[place % 8]
         figure.add_scatter(
             x=[steps[best]], y=[values[best]], mode="markers", showlegend=False,
             marker={"size": 9, "color": colour, "symbol": "diamond"},
-            hovertemplate=f"best: %{{y:.4f}} at %{{x:,}}<extra>{_text(name)}</extra>",
+            hovertemplate=f"best: %{{y:.4f}} at %{{x:,}}<extra>{shown_text(name)}</extra>",
         )  # fmt: skip
         at = int(np.searchsorted(x, x[0] + np.ptp(x) * (0.15 + 0.3 * place)))
         points.append((float(x[at]), float(y[at]), name))
     last = [float(np.asarray(values, float)[-1]) for _, values in curves.values()]
-    _labels(figure, points, dark, down=[v <= min(last) for v in last])
+    label_lines(figure, points, dark, down=[v <= min(last) for v in last])
     return figure

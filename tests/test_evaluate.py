@@ -1,0 +1,368 @@
+"""The report on a run: values equal to the libraries' own, what is planted is named, and nothing is on clean data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics as sk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.core.looks import list_looks
+from mlworkbench.data.lake import sql
+from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.modelling.drift import drift_table, stability
+from mlworkbench.modelling.evaluation import log_predictions
+from mlworkbench.modelling.fairness import group_fairness
+from mlworkbench.modelling.ledger import count_looks, rows_sketch
+from mlworkbench.modelling.metrics import checked
+from mlworkbench.modelling.money import Costs, best_threshold, clustered_sum, cost_curve
+from mlworkbench.modelling.recalibration import calibration_error, fit_recalibrator
+from mlworkbench.modelling.report_page import evaluate, page_of, read_report
+from mlworkbench.modelling.slices import contributions, holm, slice_masks, slice_table
+
+CLOSE = {"rel": 1e-12, "abs": 1e-12}
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+# values, held against the libraries
+
+
+@st.composite
+def grouped_rows(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    n = draw(st.integers(4, 80))
+    group = rng.choice(list("abcd")[: draw(st.integers(2, 4))], n)
+    group[:2] = "a", "b"
+    weight = rng.uniform(0.1, 5, n) if draw(st.booleans()) else None
+    label = rng.integers(0, 2, n) if draw(st.integers(0, 4)) else np.zeros(n, dtype=int)
+    return group, label, rng.integers(0, 2, n), weight
+
+
+@settings(max_examples=25, deadline=None)
+@given(grouped_rows())
+def test_fairness_equals_fairlearn(rows):
+    fl = pytest.importorskip("fairlearn.metrics")
+    group, label, stopped, weight = rows
+    found = group_fairness("g", group, label, stopped, weight=weight, resamples=10)
+    about = {"sensitive_features": group, "sample_weight": weight}
+    for name, value in found.disparities["value"].items():
+        with np.errstate(all="ignore"):
+            theirs = getattr(fl, name)(label, stopped, **about)
+        assert value == pytest.approx(theirs, nan_ok=True, **CLOSE), name
+    frame = found.groups.pivot(index="group", columns="rate", values="value")
+    w = np.ones(len(label)) if weight is None else weight
+    for g in frame.index:
+        m = group == g
+        assert frame.loc[g, "selection_rate"] == pytest.approx(
+            fl.selection_rate(label[m], stopped[m], sample_weight=w[m]), **CLOSE
+        )
+        assert frame.loc[g, "accuracy"] == pytest.approx(
+            sk.accuracy_score(label[m], stopped[m], sample_weight=w[m]), **CLOSE
+        )
+        if label[m].any():
+            assert frame.loc[g, "true_positive_rate"] == pytest.approx(
+                sk.recall_score(label[m], stopped[m], sample_weight=w[m]), **CLOSE
+            )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.booleans(), st.sampled_from([2, 7, 10**6]))
+def test_contributions_are_the_metric_and_its_variance(seed, weighted, levels):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 90))
+    label, score = rng.integers(0, 2, n), rng.integers(0, levels + 1, n) / levels
+    label[:2] = 0, 1
+    weight = rng.uniform(0.1, 4, n) if weighted else None
+    value, moved = contributions(checked("binary", label, score, weight), "auc")
+    assert value == pytest.approx(sk.roc_auc_score(label, score, sample_weight=weight), **CLOSE)
+    assert abs(moved.sum()) < 1e-9
+    mean, moved = contributions(checked("binary", label, score, weight), "brier")
+    assert mean == pytest.approx(sk.brier_score_loss(label, score, sample_weight=weight), **CLOSE)
+    if not weighted:
+        one = contributions(checked("binary", label, score), "brier")[1]
+        losses = (label - score) ** 2
+        assert (one**2).sum() == pytest.approx(losses.var() / n, rel=1e-9, abs=1e-15)
+
+
+def test_holm_is_holms():
+    p = np.random.default_rng(0).random(20) ** 3
+    order = np.argsort(p)
+    want, high = np.empty(20), 0.0
+    for place, i in enumerate(order):
+        high = max(high, min(1.0, p[i] * (20 - place)))
+        want[i] = high
+    assert holm(p) == pytest.approx(want, **CLOSE)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31))
+def test_money_equals_the_plain_sum(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 60))
+    label, score, amount = rng.integers(0, 2, n), rng.integers(0, 5, n) / 4, rng.exponential(50, n)
+    costs = Costs("EUR", 5, 0.5, 100, 10)
+    curve = cost_curve(label, score, costs, amount=amount)
+    for line in curve.itertuples():
+        stop = score >= line.threshold
+        plain = 0.5 * amount[(label == 1) & ~stop].sum() + 5 * ((label == 0) & stop).sum()
+        assert line.cost == pytest.approx(plain, rel=1e-12, abs=1e-9)
+    best = best_threshold(label, score, costs, amount=amount)
+    assert best.looked == pytest.approx(curve.cost.min(), rel=1e-9, abs=1e-9)
+
+
+def test_recalibration_is_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(1)
+    score = rng.uniform(0.01, 0.99, 3000)
+    label = (rng.random(3000) < score**2) * 1
+    fit = fit_recalibrator(label, score)
+    x = np.log(score / (1 - score))[:, None]
+    theirs = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(x, label)
+    assert fit.slope == pytest.approx(theirs.coef_[0, 0], rel=1e-5)
+    assert fit.intercept == pytest.approx(theirs.intercept_[0], rel=1e-5)
+
+
+def test_stability_and_what_is_refused():
+    a, b = np.array([0.2, 0.3, 0.5]), np.array([0.1, 0.6, 0.3])
+    assert stability(a, b) == pytest.approx(stats.entropy(a, b) + stats.entropy(b, a), **CLOSE)
+    with pytest.raises(WorkbenchError, match="group"):
+        group_fairness("g", ["a", "a"], [0, 1], [0, 1])
+    with pytest.raises(WorkbenchError, match="0 nor 1"):
+        group_fairness("g", ["a", "b"], [0, 1], [0.5, 1])
+    with pytest.raises(WorkbenchError, match="one label"):
+        contributions(checked("binary", [1, 1], [0.1, 0.2]), "auc")
+    with pytest.raises(WorkbenchError, match="no probabilities"):
+        calibration_error([0, 1], [-3, 5])
+    with pytest.raises(WorkbenchError, match="no rows"):
+        drift_table(pd.DataFrame({"a": []}), pd.DataFrame({"a": [1.0]}))
+    with pytest.raises(WorkbenchError, match="no rows"):
+        cost_curve([], [], Costs("EUR", 5, 1, 1, 1))
+
+
+# planted and clean: two sizes of one code
+
+
+def world(seed, n=4000, cards=400):
+    rng = np.random.default_rng(seed)
+    card = rng.integers(0, cards, n)
+    taste = rng.normal(0, 0.5, cards)
+    logit = rng.normal(-2, 1.2, n) + taste[card]
+    label = (rng.random(n) < 1 / (1 + np.exp(-logit))) * 1
+    frame = pd.DataFrame(
+        {
+            "channel": rng.choice(["web", "branch", "phone"], n),
+            "amount": rng.exponential(50, n),
+            "hour": rng.integers(0, 24, n).astype(float),
+        }
+    )
+    return rng, label, 1 / (1 + np.exp(-logit)), frame, card
+
+
+def false_alarms(claims, allowed):
+    """Fewer than the 99.9% quantile of the binomial at the declared rate."""
+    return sum(claims) <= stats.binom.ppf(0.999, len(claims), allowed)
+
+
+def test_a_planted_slice_is_named_and_clean_data_has_none(torture):
+    claims, found = [], []
+    for seed in range(1000 if torture else 40):
+        rng, label, score, frame, card = world(seed)
+        masks = slice_masks(frame, pairs=True)
+        claims.append(slice_table("binary", label, score, masks, entity=card).worse.any())
+        if seed < (200 if torture else 6):
+            where = (frame.channel == "branch").to_numpy()
+            score[where] = rng.permutation(score[where])
+            table = slice_table("binary", label, score, masks, entity=card)
+            found.append(
+                table.index[0].startswith("channel = branch") and bool(table.worse.iloc[0])
+            )
+    print(
+        f"slices: {sum(claims)} of {len(claims)} clean worlds alarmed, {sum(found)} of {len(found)} planted found"
+    )
+    assert false_alarms(claims, 0.05) and np.mean(found) >= 0.9
+
+
+def test_planted_unfairness_is_named_and_clean_data_has_none(torture):
+    claims, found = [], []
+    for seed in range(2000 if torture else 80):
+        rng, label, score, frame, card = world(seed)
+        stopped = (score > 0.25) * 1
+        claims.append(
+            group_fairness(
+                "channel", frame.channel, label, stopped, entity=card, resamples=10
+            ).groups.unfair.any()
+        )
+        if seed < (200 if torture else 6):
+            let_go = (frame.channel == "phone").to_numpy() & (rng.random(len(label)) < 0.5)
+            said = group_fairness(
+                "channel", frame.channel, label, stopped * ~let_go, entity=card, resamples=10
+            ).sentence
+            found.append("channel = phone: fewer" in said)
+    print(
+        f"fairness: {sum(claims)} of {len(claims)} clean worlds alarmed, {sum(found)} of {len(found)} planted found"
+    )
+    assert false_alarms(claims, 0.05) and np.mean(found) >= 0.9
+
+
+def test_a_planted_change_is_named_and_clean_data_has_none(torture):
+    claims, found = [], []
+    for seed in range(1000 if torture else 50):
+        _, _, score, frame, card = world(seed)
+        frame, half = frame.assign(score=score), len(frame) * 3 // 4
+        ids = {"reference_entity": card[:half], "current_entity": card[half:]}
+        claims.append(drift_table(frame[:half], frame[half:], **ids, matters=0).moved.any())
+        moved = frame[half:].assign(amount=frame.amount[half:] * 1.7)
+        table = drift_table(frame[:half], moved, **ids)
+        found.append(list(table.index[table.moved]) == ["amount"])
+    print(
+        f"drift: {sum(claims)} of {len(claims)} clean worlds alarmed, {sum(found)} of {len(found)} planted found"
+    )
+    assert false_alarms(claims, 0.01) and np.mean(found) >= 0.9
+
+
+def test_a_sum_over_cards_is_covered(torture):
+    held = []
+    for seed in range(2000 if torture else 300):
+        rng = np.random.default_rng(seed)
+        card = np.repeat(np.arange(150), 6)
+        value = (rng.gamma(1, 1, 150)[card] * rng.exponential(1, 900)) * (rng.random(900) < 0.5)
+        _, low, high = clustered_sum(value, card)
+        held.append(low <= 450 <= high)
+    print(f"money: {np.mean(held):.3f} of {len(held)} intervals hold the truth")
+    assert stats.binom.ppf(0.001, len(held), 0.935) <= sum(held)
+
+
+# the ledger
+
+
+def scored(wb, seed=0, n=600, name=None, **about):
+    rng = np.random.default_rng(seed)
+    label = (np.random.default_rng(9).random(n) < 0.2) * 1
+    run = open_run(name, wb=wb)
+    log_predictions(label, rng.random(n), key=np.arange(n), run=run.run, wb=wb, **about)
+    return close_run(run.run, "finished", wb=wb)
+
+
+def test_looks_are_counted_and_the_claim_is_corrected(wb):
+    first = scored(wb, 0)
+    alone = evaluate(first.run, wb=wb, keep=False)
+    assert "corrected_low" not in alone.table("metrics") and "1 run measured" in alone.findings[-2]
+    for seed in range(1, 4):
+        scored(wb, seed)
+    late = evaluate(first.run, wb=wb, keep=False).table("metrics").loc["auc"]
+    assert late.corrected_low < late.low < late.high < late.corrected_high
+    assert len(count_looks("default", "", rows_sketch(range(600)), wb=wb).runs) == 4
+
+
+@pytest.mark.parametrize(
+    "query, looked",
+    [
+        ("SELECT label FROM lake.predictions", True),
+        ("SELECT * FROM predictions WHERE split = 'test'", True),
+        ("WITH p AS (FROM lake.predictions) SELECT avg(label::INT) FROM p", True),
+        ("SELECT label FROM predictions WHERE split = 'train'", False),
+        ("SELECT run, count(*) FROM predictions GROUP BY run", False),
+        ("SELECT score FROM predictions", False),
+        ("SELECT name FROM work.runs WHERE name <> 'predictions'", False),
+    ],
+)
+def test_a_query_past_the_doors_is_a_look(wb, query, looked):
+    sql(query, wb=wb)
+    assert [r["kind"] for r in list_looks(wb=wb)] == ["query"] * looked
+
+
+# the report
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    from mlworkbench.data.lake import create_workbench
+
+    wb = create_workbench(tmp_path_factory.mktemp("report") / "wb")
+    n, rng = 4000, np.random.default_rng(0)
+    label = (rng.random(n) < 0.1) * 1
+    score = 1 / (1 + np.exp(-(rng.normal(size=n) + 2 * label - 3)))
+    run = open_run(EVIL, wb=wb)
+    about = {
+        "at": pd.date_range("2024-01-01", periods=n, freq="10min"),
+        "entity": [f"{EVIL}{i % 300}" for i in range(n)],
+    }
+    log_predictions(label, score, amount=rng.exponential(40, n), run=run.run, wb=wb, **about)
+    close_run(run.run, "finished", wb=wb)
+    return wb, evaluate(run.run, wb=wb)
+
+
+def test_the_page_runs_nothing_of_a_users(report):
+    page = page_of(report[1])
+    assert page.count("<script>") == 2 and "<img" not in page.split("<script>")[0]
+    assert "default-src 'none'" in page and "unsafe-eval" not in page and page.count("sha256-") == 2
+    assert "http" not in page.split("<script>")[0].replace("http-equiv", "")
+
+
+def test_what_was_kept_is_what_was_found(report):
+    wb, found = report
+    again = read_report(found.run, wb)
+    assert again.findings == found.findings and again.unsaid == found.unsaid
+    for s, t in zip(found.sections, again.sections, strict=True):
+        assert list(s.figures) == list(t.figures) and s.words == t.words
+        for name, table in s.tables.items():
+            numbers = table.select_dtypes("float")
+            pd.testing.assert_frame_equal(
+                numbers,
+                again.table(name)[list(numbers)],
+                check_index_type=False,
+                check_names=False,
+                check_freq=False,
+            )
+    assert {"roc", "cost", "reviews", "weeks", "calibration"} <= {
+        k for s in found.sections for k in s.figures
+    }
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_other_tasks_have_their_report(wb, task):
+    rng, n = np.random.default_rng(0), 500
+    run = open_run(wb=wb)
+    if task == "multiclass":
+        label = rng.choice(["a", "b", "c"], n)
+        score = rng.dirichlet([1, 1, 1], n)
+        log_predictions(label, score, classes=["a", "b", "c"], run=run.run, wb=wb)
+    else:
+        truth = rng.normal(size=n)
+        log_predictions(truth, truth + rng.normal(size=n), task="regression", run=run.run, wb=wb)
+    close_run(run.run, "finished", wb=wb)
+    found = evaluate(run.run, wb=wb)
+    first = "accuracy" if task == "multiclass" else "rmse"
+    assert found.table("metrics").index[0] == first and found.findings[0].lower().startswith(first)
+    assert (run.folder / "report.html").exists()
+
+
+def test_the_command(report, tmp_path):
+    wb, found = report
+    exe = Path(sys.executable).parent / "mlworkbench"
+    words = [
+        exe,
+        "report",
+        found.run,
+        "--output",
+        tmp_path / "page.html",
+        "--json",
+        "--workbench",
+        wb.root,
+    ]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=300)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0 and answer["run"] == found.run and answer["findings"]
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    none = subprocess.run(
+        [str(exe), "report", "nothing", "--workbench", str(wb.root)], capture_output=True, text=True
+    )
+    assert none.returncode == 2 and "no run" in none.stderr
