@@ -16,6 +16,7 @@ __all__ = [
     "actor",
     "make_folder",
     "as_open",
+    "network_file_system",
 ]
 
 # %% ../../nbs/1_core/02_settings.ipynb #dc0c6429
@@ -66,6 +67,19 @@ SETTINGS = (
     Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
     Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
     Setting("lake", "threads", "0", "Threads that one query may use; 0 is all."),
+    Setting(
+        "ingest",
+        "broken",
+        "0.05",
+        "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+    ),
+    Setting(
+        "ingest",
+        "key_file",
+        "~/.config/mlworkbench/hash.key",
+        "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
+    ),
+    Setting("ingest", "most_bytes", "20e9", "Bytes that one download may have."),
     Setting("jobs", "folder", "nbs", "Where `mlworkbench run NAME` looks for your own notebooks."),
     Setting(
         "jobs",
@@ -112,6 +126,21 @@ SETTINGS = (
     Setting(
         "costs", "recovered", "1.0", "Share of the amount that is saved when a fraud is caught."
     ),
+    Setting("costs", "missed", "100", "What a missed positive costs where rows have no amount."),
+    Setting("costs", "capacity", "100", "Cards that can be reviewed in a day."),
+    Setting(
+        "evaluate",
+        "slices",
+        "",
+        "Columns to judge a model by, with commas; empty: all features are searched.",
+    ),
+    Setting(
+        "evaluate",
+        "sensitive",
+        "",
+        "Sensitive attributes, with commas: fairness is reported for them.",
+    ),
+    Setting("evaluate", "label_delay", "7", "Days until a label can be believed."),
     Setting(
         "gates",
         "required",
@@ -348,3 +377,26 @@ def as_open(path: Path, above: Path) -> None:
     if mode & stat.S_ISGID and own.st_uid == os.geteuid():
         rights = stat.S_IMODE(mode) & (0o2070 if path.is_dir() else 0o0060)
         path.chmod(stat.S_IMODE(own.st_mode) | rights)
+
+
+# %% ../../nbs/1_core/02_settings.ipynb #a6e7ec0c
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "ncpfs")
+
+
+def network_file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of network file system that a path is on; empty when it is local, or unknown.
+
+    Parameters
+    ----------
+    path : Path
+    mounts : Path
+        The kernel's list of what is mounted where.
+    """
+    try:
+        rows = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    above = [str(p) for p in (path.resolve(), *path.resolve().parents)]
+    found = [(len(at), kind) for at, kind in rows if at.replace("\\040", " ") in above]
+    kind = max(found, default=(0, ""))[1]
+    return kind if kind.startswith(_NETWORK) else ""
