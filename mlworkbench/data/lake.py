@@ -426,6 +426,13 @@ def _written(con: duckdb.DuckDBPyConnection, wb: Workbench) -> list[Path]:
     return sorted(file for (path,) in rows.fetchall() if (file := Path(path)).exists())
 
 
+@functools.lru_cache(maxsize=4096)
+def _fsync_above(folder: Path, inode: int, root: Path) -> None:
+    """Make a folder's own name durable, once for each folder."""
+    for above in (p for p in folder.parents if p.is_relative_to(root)):
+        _fsync(above)
+
+
 def _make_durable(files: list[Path], wb: Workbench) -> None:
     root, rows = data_path(wb), []
     folders = {p for f in files for p in f.parents if p.is_relative_to(root)}
@@ -435,8 +442,9 @@ def _make_durable(files: list[Path], wb: Workbench) -> None:
         _fsync(file)
         size, digest = file.stat().st_size, sha256(file)
         rows.append({"path": str(file.relative_to(root)), "sha256": digest, "bytes": size})
-    for folder in folders:
+    for folder in {f.parent for f in files}:
         _fsync(folder)
+        _fsync_above(folder, folder.stat().st_ino, root)
     if rows:
         with writing(wb) as db:
             db.execute(data_files.insert(), rows)
