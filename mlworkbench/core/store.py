@@ -15,6 +15,7 @@ __all__ = [
     "reads",
     "artifacts",
     "views",
+    "splits",
     "models",
     "versions",
     "requests",
@@ -135,6 +136,20 @@ views = sa.Table(
     Column("definition_sha256", Text, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("built", DateTime, nullable=False),
+)
+splits = sa.Table(
+    "splits",
+    metadata,
+    Column("split", Text, primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("snapshot", Integer, nullable=False),
+    Column("sealed", Boolean, nullable=False),
+    Column("rows", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", DateTime, nullable=False),
 )
 models = sa.Table(
     "models",

@@ -115,7 +115,7 @@ def simulate(what: str, wb: Any, **options: Any) -> tuple[Any, str]:
     "--each", is_flag=True, help="A commit for each file: a killed call goes on where it was."
 )
 def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tuple[Any, str]:
-    """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, also patterns.
+    """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, patterns, https://….
 
     A source goes in wholly or not at all; the same content twice changes nothing. Rows that break
     the table's contract go to quarantine with their line (`contract show`, `contract replay`);
@@ -126,6 +126,7 @@ def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tup
       mlworkbench ingest payments.csv --table payments --key payment_id
       mlworkbench ingest corrections.csv --table payments --mode upsert
       mlworkbench ingest 'exports/2026-*.parquet' --table payments --each
+      mlworkbench ingest postgresql://me@host/shop --query "select * from payments" --table payments
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.data.ingestion import ingest as take
@@ -280,23 +281,28 @@ def features_list(wb: Any) -> tuple[Any, str]:
 
 @command(features, "build")
 @click.argument("view")
-@click.option("--at", metavar="SNAPSHOT", help="From the table as of a snapshot or tag.")
-def features_build(view: str, at: str | None, wb: Any) -> tuple[Any, str]:
-    """Build a view as the lake table of its name.
+@click.option("--at", metavar="SNAPSHOT", help="In full, from the table as of a snapshot or tag.")
+@click.option("--whole", is_flag=True, help="In full, also where only some rows changed.")
+def features_build(view: str, at: str | None, whole: bool, wb: Any) -> tuple[Any, str]:
+    """Build a view as the lake table of its name; one that is built is brought up to date.
 
     \b
-    Example:
+    Examples:
       mlworkbench features build handbook
+      mlworkbench features build handbook --at march-audit
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.data.building import build
+    from mlworkbench.data.refreshing import refresh
 
     with progress_bar(f"build {view}") as progress:
-        found = build(view, wb, at, progress=progress)
-    return (
-        found,
-        f"{found['view']}: {found['rows']:,} rows from {found['source']} (snapshot {found['snapshot']})",
-    )
+        if at or whole:
+            found = build(view, wb, at, progress=progress)
+            found |= {"recomputed": found["rows"]}
+        else:
+            found = refresh(view, wb, progress=progress)
+    text = f"{found['view']}: {found['rows']:,} rows from {found['source']} (snapshot {found['snapshot']})"
+    return found, f"{text}, {found['recomputed']:,} of them computed"
 
 
 @command(features, "explain")
