@@ -203,7 +203,10 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     ]
     lines += [f"error: {found['error']}"] if found["error"] else []
     lines += ["", _metrics_text(get_run(run, wb=wb)), ""]
-    lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
+    if found["params"]:
+        lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
+    if same := found["facts"].get("same_numbers"):
+        lines += [f"the same numbers from the top: {same}"]
     lines += [
         f"read: {', '.join(f'{t} at snapshot {s}' for t, s in found['snapshots'].items()) or 'nothing recorded'}"
     ]
