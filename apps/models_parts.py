@@ -31,7 +31,7 @@ SHAPES = {"pass": "✓", "fail": "✕", "cannot tell": "?"}
 def champion(model: str) -> None:
     held = [h for h in alias_holders() if h.model == model]
     if not held:
-        st.info("Nobody is champion yet. Ask for a version's promotion below.")
+        st.info("Nobody is champion now. Ask for a version's promotion below.")
     for h in held:
         with st.container(border=True, horizontal=True, vertical_alignment="center", gap="large"):
             how = (

@@ -188,7 +188,7 @@ def test_register_ask_approve_reject_and_roll_back(visit, tmp_path):
     )
 
     at = visit(world.wb, "models")
-    assert "Nobody is champion yet" in said(at)
+    assert "Nobody is champion now" in said(at)
     at.button(key="ask").click().run()
     assert "a reason is needed" in at.error[0].value
     at.text_input(key="ask-why").input("somebody has to be first")

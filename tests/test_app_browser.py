@@ -86,7 +86,7 @@ def test_a_visitor_finds_the_better_run_and_makes_it_champion(served, page):
     page.get_by_text("deep is fraud@1").wait_for()
 
     page.get_by_role("link", name="Models").click()
-    page.get_by_text("Nobody is champion yet").wait_for()
+    page.get_by_text("Nobody is champion now").wait_for()
     page.get_by_label("Reason", exact=True).fill("fewer missed frauds at the same alarms")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("Waiting for a decision").wait_for()
@@ -101,7 +101,7 @@ def test_a_visitor_finds_the_better_run_and_makes_it_champion(served, page):
     page.get_by_text("no version held it before").wait_for()
     page.get_by_test_id("stPopoverBody").get_by_label("Reason").fill("alerts doubled since Monday")
     page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Roll back").click()
-    page.get_by_text("Nobody is champion yet").wait_for()
+    page.get_by_text("Nobody is champion now").wait_for()
     assert page.get_by_text("fraud@champion is nobody again").is_visible()
 
     page.goto(link)  # an address pasted into a chat

@@ -181,7 +181,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     }
     made["empty.csv"].write_text("")
     made["torn.csv"].write_text("a,b\n1,2\n3\n4,5\n")
-    made["late.csv"].write_text("a,b\n" + "1,2\n" * 5000 + "1,2,3\n")
+    made["late.csv"].write_text("a,b\n" + "1,2\n" * 50 + "1,2,3\n" * 5)
     pd.DataFrame({"a": range(1000)}).to_parquet(folder / "whole.parquet")
     made["cut.parquet"].write_bytes((folder / "whole.parquet").read_bytes()[:-40])
     made["cut.csv.gz"].write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 5000)[:-9])

@@ -6,10 +6,13 @@ import sys
 import time
 
 import nbformat
+import pytest
+from faults import mlworkbench, until
 
 import mlworkbench as mw
+from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.lake import write_lake
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.record import Taken, close_run, list_runs, open_run
 
 
 def notebook(wb, *cells: str) -> str:
@@ -33,6 +36,7 @@ def test_new_rows_of_a_table_that_was_read_make_a_run_anew(wb):
             with write_lake("more rows", wb=wb) as write:
                 write.con.execute(f"INSERT INTO {table} VALUES (2)")
         found = mw.grid(job, least=[0, 1], jobs=2, wb=wb)
+        assert not found.failed, found.failed
         counts.append((len(found.runs), len(found.reused), len(found.failed)))
     assert counts == [(2, 0, 0), (0, 2, 0), (2, 0, 0)]
     forced = mw.grid(job, least=[0, 1], jobs=2, force=True, wb=wb)
@@ -79,3 +83,84 @@ def test_a_grid_runs_from_a_script_without_a_guard_and_from_one_that_cannot_be_i
     )
     done = subprocess.run([sys.executable, script], cwd=wb.root, capture_output=True, text=True)
     assert done.stdout.split() == ["2", "0"], done.stderr[-1500:]
+
+
+def test_a_plan_from_a_file_and_a_metric_that_nobody_logged(wb):
+    notebook(
+        wb,
+        "depth: int = 6\nseed: int = 0",
+        "import mlworkbench as mw; mw.log_metric('auc', depth / 10)",
+    )
+    plan = "product: {depth: [4, 6], seed: 1:2}\nexclude:\n- {depth: 6, seed: 2}\n"
+    (wb.root / "plan.yaml").write_text(plan)
+    code, out, err = mlworkbench(
+        "grid", "mine.ipynb", "-f", "plan.yaml", "--sort", "auc", cwd=wb.root
+    )
+    assert code == 0 and out.startswith("3 finished, 0 reused, 0 failed"), err
+    rows = [line.split() for line in out.splitlines()[-2:]]
+    assert [r[:3] for r in rows] == [["6", "1", "0.6"], ["4", "2", "0.4"]]
+    code, out, err = mlworkbench(
+        "grid", "mine.ipynb", "-f", "plan.yaml", "--sort", "acu", cwd=wb.root
+    )
+    assert code == 2 and "Did you mean 'auc'" in err
+
+
+def test_what_passes_by_itself_is_tried_again_and_the_rest_is_not(wb):
+    job = notebook(
+        wb,
+        "n: int = 0",
+        "import pathlib\nseen = pathlib.Path(f'seen-{n}'); times = len(seen.read_text()) if seen.exists() else 0\n"
+        "seen.write_text('x' * (times + 1))",
+        "if n == 1 and times < 1: raise ConnectionError('the database is away')\n"
+        "if n == 2: raise ValueError('wrong for ever')",
+    )
+    found = mw.grid(job, n=[1, 2, 3], jobs=2, wb=wb)
+    assert [r.params["n"] for r in found.runs] == [1, 3] and len(found.failed) == 1
+    assert [(wb.root / f"seen-{n}").read_text() for n in (1, 2, 3)] == ["xx", "x", "x"]
+    states = sorted((r.params["n"], r.state) for r in list_runs(wb=wb))
+    assert states == [(1, "failed"), (1, "finished"), (2, "failed"), (3, "finished")]
+
+
+def test_two_grids_at_once_lose_nothing(wb):
+    job = notebook(wb, "n: int = 0", "import mlworkbench as mw; mw.log_metric('score', n)")
+    script = "import sys, mlworkbench as mw; found = mw.grid({!r}, n={!r}, jobs=2, wb=mw.open({!r})); print(len(found.runs), found.failed)"
+    spans = (list(range(6)), list(range(6, 12)))
+    words = [[sys.executable, "-c", script.format(job, s, str(wb.root))] for s in spans]
+    both = [subprocess.Popen(w, stdout=subprocess.PIPE, text=True) for w in words]
+    assert [p.communicate(timeout=300)[0].split()[0] for p in both] == ["6", "6"]
+    finished = [r for r in list_runs(wb=wb) if r.state == "finished"]
+    assert sorted(r.metrics["score"]["value"] for r in finished) == list(range(12))
+
+
+def test_a_place_is_taken_once_and_who_held_it_is_fenced(wb):
+    """A worker that was cut off comes back: the run that took its place stands, the old one may not finish."""
+    cut_off = open_run("one", marks={"place": "g:1"}, wb=wb)
+    other = open_run("other", marks={"place": "g:2"}, wb=wb)
+    again = open_run("one", marks={"place": "g:1"}, wb=wb)
+    with pytest.raises(WorkbenchError, match="declared interrupted"):
+        mw.log_metric("auc", 0.9, run=cut_off.run, wb=wb)
+    with pytest.raises(WorkbenchError, match="already interrupted"):
+        close_run(cut_off.run, "finished", wb=wb)
+    close_run(again.run, "finished", wb=wb)
+    with pytest.raises(Taken):
+        open_run("one", marks={"place": "g:1"}, wb=wb)
+    close_run(other.run, "finished", wb=wb)
+    assert sorted(r.state for r in list_runs(wb=wb)) == ["finished", "finished", "interrupted"]
+
+
+def test_ctrl_c_ends_a_grid_and_its_runs(wb):
+    job = notebook(wb, "n: int = 0", "import time; time.sleep(120)")
+    script = f"import mlworkbench as mw; mw.grid({job!r}, n=[1, 2, 3], jobs=2, wb=mw.open({str(wb.root)!r}))"
+    grid = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    running = lambda: [r for r in list_runs(wb=wb) if r.state == "running"]  # noqa: E731
+    assert until(lambda: len(running()) == 2, 90)
+    grid.send_signal(signal.SIGINT)
+    grid.communicate(timeout=60)
+    assert [r.state for r in list_runs(wb=wb)] == ["interrupted"] * 2
+
+
+def test_a_wrong_range_starts_nothing(wb):
+    job = notebook(wb, "from typing import Annotated\ndepth: Annotated[int, (1, 16)] = 6")
+    with pytest.raises(UserError, match="depth=17 is out of range. depth goes from 1 to 16"):
+        mw.grid(job, depth=[4, 17], wb=wb)
+    assert list_runs(wb=wb) == []

@@ -185,7 +185,12 @@ def dirty(write, tmp_path):
         write("id,v,w\n9,9,9\n", "new.csv"): ["new.csv", "new: w", "id BIGINT, v BIGINT"],
         write("id,v\n5,5\n5,6\n", "twice.csv"): ["key id of good", "5 would stand 2 times"],
         write("id,v\n1,6\n", "again.csv"): ["key id of good", "1 would stand 2 times"],
-        write("id,v\n,6\n", "gap.csv"): ["key id of good is empty in 1 rows"],
+        write("id,v\n,6\n", "gap.csv"): [
+            "gap.csv line 2",
+            "id is empty",
+            "1 of 1 rows are broken",
+            "1 refused",
+        ],
         write(f"id,v\n{pans}\n", "pans.csv"): ["pans.csv"],
     }
 
@@ -229,7 +234,7 @@ def test_names_of_tables(wb, write):
 
 def test_unknown_modes_and_keys(wb, write):
     path = write("id,v\n1,2\n")
-    with pytest.raises(UserError, match="There is: append, replace"):
+    with pytest.raises(UserError, match="There is: append, replace, upsert"):
         ingest(path, table="t", mode="merge", wb=wb)
     with pytest.raises(UserError, match="Did you mean 'append'"):
         ingest(path, table="t", mode="apend", wb=wb)
@@ -333,7 +338,7 @@ if point == "before commit": lake._make_durable = late
 if point == "after commit": ingestion._summary = die
 if point == "between files":
     real_load, seen = ingestion.load, []
-    def load(*given): seen.append(1) or len(seen) > 1 and die(); return real_load(*given)
+    def load(*given, **more): seen.append(1) or len(seen) > 1 and die(); return real_load(*given, **more)
     ingestion.load = load
 ingestion.ingest([source, source + ".2"], table="t", wb=folder)
 """

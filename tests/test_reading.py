@@ -300,10 +300,10 @@ def test_what_the_reader_drops_is_noticed(write, monkeypatch):
     path = write("a,b\n1,2\n3,4\n")
     real = records.count_records
 
-    def one_more(found, dialect):
+    def one_more(found, dialect, broken):
         import dataclasses
 
-        return dataclasses.replace(real(found, dialect), rows=3)
+        return dataclasses.replace(real(found, dialect, broken), rows=3)
 
     monkeypatch.setattr("mlworkbench.data.delimited.count_records", one_more)
     with pytest.raises(UserError, match="holds 3 records, and 2 were read"):

@@ -403,6 +403,32 @@ def test_a_decided_request_stays_decided(wb):
             promote("fraud@1", "champion", reason, wb)
 
 
+def test_a_rollback_to_nobody_opens_no_way_round_the_gate(wb):
+    crown(wb, 4)
+    rollback("fraud@champion", "make room", wb)
+    asked = promote("fraud@1", "champion", "the worse one", wb)
+    gate = next(g for g in asked.gates if g.gate == "beats_champion")
+    assert asked.state == "refused" and gate.result == "fail"
+    assert "nobody is champion now; against the last one, fraud@4" in gate.evidence
+    assert verify_audit(wb=wb)["valid"]
+    crown(wb, 4)  # the very one that was rolled back may come again
+    rollback("fraud@champion", "and away once more", wb)
+    assert verify_audit(wb=wb)["valid"], verify_audit(wb=wb)
+    last = [e for e in list_events(wb=wb) if e["action"] == "rollback"][-1]
+    assert (last["subject"], last["body"]["was"], last["body"]["version"]) == (
+        "fraud@champion",
+        4,
+        None,
+    )
+
+
+def test_the_hint_of_a_rollback_names_no_other_model(wb):
+    crown(wb, 4)
+    with pytest.raises(UserError) as err:
+        rollback("frauds@champion", "away with it", wb)
+    assert "Did you mean" not in str(err.value) and "There is: fraud@champion" in str(err.value)
+
+
 def test_rollback_twice_is_two_steps(wb):
     for number in (1, 2, 4):
         crown(wb, number)

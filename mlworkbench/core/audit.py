@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from .settings import Workbench, actor
-from .store import events, now, reading
+from .store import chains, events, now, reading
 
 # %% ../../nbs/1_core/04_audit.ipynb #79782746
 _GENESIS = hashlib.sha256(b"mlworkbench.events.v1").hexdigest()
@@ -102,7 +102,7 @@ def list_events(subject: str = "", wb: Workbench | None = None) -> list[dict]:
 
 # %% ../../nbs/1_core/04_audit.ipynb #55a478d8
 def verify_events(head: str | None = None, wb: Workbench | None = None) -> dict:
-    """Check the whole chain.
+    """Check the whole chain, and the chains that were imported into it.
 
     Parameters
     ----------
@@ -117,15 +117,9 @@ def verify_events(head: str | None = None, wb: Workbench | None = None) -> dict:
     """
     with reading(wb) as db:
         rows = [dict(r) for r in db.execute(sa.select(events).order_by(events.c.seq)).mappings()]
-    fault, prev = None, _GENESIS
-    for place, row in enumerate(rows, start=1):
-        if row["seq"] != place or row["prev"] != prev:
-            fault = f"event {row['seq']} does not follow the one before it: one is missing or moved"
-        elif _digest(row) != row["hash"]:
-            fault = f"event {row['seq']} ({row['action']} {row['subject']}) was changed after it was written"
-        if fault:
-            break
-        prev = row["hash"]
+        others = sa.select(chains).order_by(chains.c.log, chains.c.seq)
+        foreign = [dict(r) for r in db.execute(others).mappings()]
+    fault = _chain_fault(rows) or _imported_fault(rows, foreign)
     if not fault and head and head not in {r["hash"] for r in rows}:
         fault = (
             "the head kept elsewhere is not in this chain: its tail was cut, or it was rewritten"
@@ -136,7 +130,38 @@ def verify_events(head: str | None = None, wb: Workbench | None = None) -> dict:
     return {
         "valid": fault is None,
         "events": len(rows),
-        "head": prev,
+        "head": rows[-1]["hash"] if rows else _GENESIS,
         "fault": fault,
         "strength": strength,
     }
+
+
+def _chain_fault(rows: list[dict]) -> str | None:
+    """What is wrong first with a chain, oldest event first."""
+    prev = _GENESIS
+    for place, row in enumerate(rows, start=1):
+        if row["seq"] != place or row["prev"] != prev:
+            return f"event {row['seq']} does not follow the one before it: one is missing or moved"
+        if _digest(row) != row["hash"]:
+            return f"event {row['seq']} ({row['action']} {row['subject']}) was changed after it was written"
+        prev = row["hash"]
+    return None
+
+
+# %% ../../nbs/1_core/04_audit.ipynb #4d73fb90
+def _imported_fault(rows: list[dict], foreign: list[dict]) -> str | None:
+    """What is wrong first with the chains that events named ``import`` tell of."""
+    kept: dict[str, list[dict]] = {}
+    for row in foreign:
+        kept.setdefault(row["log"], []).append(row)
+    for log, chain in kept.items():
+        if fault := _chain_fault(chain):
+            return f"imported chain {log[:8]}: {fault}"
+    for row in (r for r in [*rows, *foreign] if r["action"] == "import"):
+        told = json.loads(row["body"])
+        chain = kept.get(told["log"], [])
+        if told["events"] and [r["hash"] for r in chain[told["events"] - 1 :]][:1] != [
+            told["head"]
+        ]:
+            return f"imported chain {told['log'][:8]} has not the {told['events']} events that were imported"
+    return None

@@ -16,6 +16,7 @@ __all__ = [
     "actor",
     "make_folder",
     "as_open",
+    "network_file_system",
 ]
 
 # %% ../../nbs/1_core/02_settings.ipynb #dc0c6429
@@ -66,6 +67,19 @@ SETTINGS = (
     Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
     Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
     Setting("lake", "threads", "0", "Threads that one query may use; 0 is all."),
+    Setting(
+        "ingest",
+        "broken",
+        "0.05",
+        "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+    ),
+    Setting(
+        "ingest",
+        "key_file",
+        "~/.config/mlworkbench/hash.key",
+        "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
+    ),
+    Setting("ingest", "most_bytes", "20e9", "Bytes that one download may have."),
     Setting("jobs", "folder", "nbs", "Where `mlworkbench run NAME` looks for your own notebooks."),
     Setting(
         "jobs",
@@ -94,6 +108,7 @@ SETTINGS = (
         "ConnectionError ConnectionResetError TimeoutError OperationalError",
         "Errors that pass by themselves: a run of a grid that fails with one is tried again.",
     ),
+    Setting("jobs", "scheduler", "", "A Dask scheduler such as tcp://host:8786, for grids."),
     Setting("jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds."),
     Setting("compare", "confidence", "0.95", "Confidence of every interval and of the verdict."),
     Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval."),
@@ -362,3 +377,26 @@ def as_open(path: Path, above: Path) -> None:
     if mode & stat.S_ISGID and own.st_uid == os.geteuid():
         rights = stat.S_IMODE(mode) & (0o2070 if path.is_dir() else 0o0060)
         path.chmod(stat.S_IMODE(own.st_mode) | rights)
+
+
+# %% ../../nbs/1_core/02_settings.ipynb #a6e7ec0c
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "ncpfs")
+
+
+def network_file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of network file system that a path is on; empty when it is local, or unknown.
+
+    Parameters
+    ----------
+    path : Path
+    mounts : Path
+        The kernel's list of what is mounted where.
+    """
+    try:
+        rows = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    above = [str(p) for p in (path.resolve(), *path.resolve().parents)]
+    found = [(len(at), kind) for at, kind in rows if at.replace("\\040", " ") in above]
+    kind = max(found, default=(0, ""))[1]
+    return kind if kind.startswith(_NETWORK) else ""

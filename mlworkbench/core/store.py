@@ -15,6 +15,7 @@ __all__ = [
     "reads",
     "artifacts",
     "views",
+    "splits",
     "models",
     "versions",
     "requests",
@@ -23,6 +24,7 @@ __all__ = [
     "events",
     "data_files",
     "tags",
+    "chains",
     "looks",
     "LAKE_LOCK",
     "STORE_LOCK",
@@ -135,6 +137,20 @@ views = sa.Table(
     Column("rows", BigInteger, nullable=False),
     Column("built", DateTime, nullable=False),
 )
+splits = sa.Table(
+    "splits",
+    metadata,
+    Column("split", Text, primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("snapshot", Integer, nullable=False),
+    Column("sealed", Boolean, nullable=False),
+    Column("rows", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", DateTime, nullable=False),
+)
 models = sa.Table(
     "models",
     metadata,
@@ -230,6 +246,12 @@ tags = sa.Table(
     Column("snapshot", Integer, nullable=False),
     Column("actor", Text, nullable=False),
     Column("at", DateTime, nullable=False),
+)
+chains = sa.Table(
+    "chains",  # events of workbenches that were imported, each chain whole
+    metadata,
+    Column("log", Text, primary_key=True),
+    *(Column(c.name, c.type, nullable=c.nullable, primary_key=c.primary_key) for c in events.c),
 )
 looks = sa.Table(
     "looks",

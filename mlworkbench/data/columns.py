@@ -12,6 +12,8 @@ __all__ = [
     "propose",
     "doubtful",
     "fits",
+    "strict_sql",
+    "tolerant",
 ]
 
 # %% ../../nbs/2_data/03_columns.ipynb #fc6cb5bf
@@ -106,6 +108,8 @@ class Column:
         Kinds of characters that may occur; 0 where only a look at all rows can tell.
     empty : bool
         Whether no value was seen.
+    tolerant : bool
+        Whether the expression gives NULL for a value that the type cannot hold.
     """
 
     name: str
@@ -114,11 +118,19 @@ class Column:
     expression: str = ""
     bears: int = -1
     empty: bool = False
+    tolerant: bool = False
 
     @property
     def sql(self) -> str:
         """The expression with its name."""
         return f"{self.expression or quoted(self.name)} AS {quoted(self.name)}"
+
+    @property
+    def known(self) -> str:
+        """The text as it was written, NULL where it says that the value is missing."""
+        missing = ", ".join(map(literal, MISSING))
+        trimmed = f"trim({quoted(self.name)})"
+        return f"CASE WHEN {trimmed} NOT IN ({missing}, '') THEN {trimmed} END"
 
 
 # %% ../../nbs/2_data/03_columns.ipynb #54e845ca
@@ -306,4 +318,90 @@ def fits(held: str, wanted: str) -> bool:
     small = re.fullmatch(r"DECIMAL\((\d+),\d+\)", held)
     return (held, wanted) in {("FLOAT", "DOUBLE"), ("DATE", "TIMESTAMP")} or bool(
         small and int(small[1]) <= 15 and wanted == "DOUBLE"
+    )
+
+
+# %% ../../nbs/2_data/03_columns.ipynb #3b707377
+def _readings(wanted: str, separator: str) -> list[tuple[str, str, str]]:
+    """The readings of a text ``v`` towards a type: the test that counts, the condition, the value."""
+    if wanted in _INTEGERS:
+        return [("whole", r"regexp_matches(v, '^[+-]?(0|[1-9]\d*)$')", f"TRY_CAST(v AS {wanted})")]
+    if wanted in ("DOUBLE", "FLOAT") or wanted.startswith("DECIMAL"):
+        swapped = "replace(replace(v, '.', ''), ',', '.')"
+        comma = ("comma", _OTHERS["comma"], f"TRY_CAST({swapped} AS {wanted})")
+        number = ("number", _PLAIN["number"], f"TRY_CAST(v AS {wanted})")
+        return [comma, number] if separator == ";" else [number, comma]
+    if wanted == "BOOLEAN":
+        return [("boolean", _PLAIN["boolean"], "TRY_CAST(v AS BOOLEAN)")]
+    if wanted not in ("DATE", "TIMESTAMP"):
+        return [("known", "true", f"TRY_CAST(v AS {wanted})")]
+    moments = [("day", _OTHERS["day"], f"TRY_CAST(v AS {wanted})")]
+    if wanted == "TIMESTAMP":
+        zoned = "timezone('UTC', TRY_CAST(v AS TIMESTAMPTZ))"
+        moments = [
+            ("local", _OTHERS["local"], "TRY_CAST(v AS TIMESTAMP)"),
+            ("zoned", _OTHERS["zoned"], zoned),
+        ]
+    formats = [f for f in _FORMATS if wanted == "TIMESTAMP" or "%H" not in f]
+    return moments + [(f, _LOOKS, f"CAST(TRY_STRPTIME(v, '{f}') AS {wanted})") for f in formats]
+
+
+def strict_sql(value: str, wanted: str) -> str:
+    """Write the SQL of a text in a type, NULL where it is not plainly one of that type.
+
+    Parameters
+    ----------
+    value : str
+        SQL of a text.
+    wanted : str
+        A DuckDB type.
+
+    Returns
+    -------
+    str
+    """
+    readings = [
+        r
+        for r in _readings(wanted, ",")
+        if r[0] in ("whole", "number", "boolean", "known", "day", "local")
+    ]
+    cases = " ".join(f"WHEN {condition} THEN {made}" for _, condition, made in readings)
+    return re.sub(r"\bv\b", lambda _: value, f"CASE {cases} END")
+
+
+def tolerant(
+    con: duckdb.DuckDBPyConnection, table: str, name: str, wanted: str, separator: str, share: float
+) -> Column | None:
+    """Choose the reading towards a type that takes all but a share of a column's values.
+
+    Parameters
+    ----------
+    con : DuckDBPyConnection
+    table : str
+        SQL that follows ``FROM``; the column is text.
+    name : str
+    wanted : str
+        The type of the table.
+    separator : str
+        Of the file.
+    share : float
+        Of values that may not fit.
+
+    Returns
+    -------
+    Column or None
+        None where the column holds something else.
+    """
+    seen = {
+        k: n for tests in (_PLAIN, _OTHERS) for k, n in _judge(con, table, [name], tests)[0].items()
+    }
+    seen["whole"] -= seen["zeros"]
+    fit = [r for r in _readings(wanted, separator) if seen[r[0]] >= seen["known"] * (1 - share)]
+    if not fit or (fit[0][0] == "comma" and not (seen["proof"] or separator == ";")):
+        return None
+    _, condition, value = max(fit, key=lambda r: seen[r[0]])
+    known = Column(name).known
+    chosen = f"CASE WHEN {condition} THEN {value} END"
+    return Column(
+        name, wanted, "VARCHAR", re.sub(r"\bv\b", lambda _: f"({known})", chosen), tolerant=True
     )

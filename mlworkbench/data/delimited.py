@@ -13,7 +13,15 @@ from pathlib import Path
 import duckdb
 
 from ..core.errors import UserError
-from .columns import Column, checked_names, doubtful, fits, literal, propose
+from mlworkbench.data.columns import (
+    Column,
+    checked_names,
+    doubtful,
+    fits,
+    literal,
+    propose,
+    tolerant,
+)
 from .files import Found, beginning
 from .lake import quoted
 from .parts import COULD_BE_CARDS, Part, apart, explained, readable
@@ -116,8 +124,37 @@ def _towards(columns: list[Column], wanted: Mapping[str, str], name: str) -> lis
     return brought
 
 
+# %% ../../nbs/2_data/04_delimited.ipynb #604a64bb
+def _carefully(
+    con: duckdb.DuckDBPyConnection,
+    texts: str,
+    columns: list[Column],
+    wanted: Mapping[str, str],
+    separator: str,
+    broken: float,
+) -> list[Column]:
+    """Read typed columns as text too, so that a value which does not fit can be named."""
+    known = {n.lower(): kind for n, kind in wanted.items()}
+    found = []
+    for c in columns:
+        kind = known.get(c.name.lower(), c.type)
+        reading = (
+            None
+            if kind == "VARCHAR" or c.empty
+            else tolerant(con, texts, c.name, kind, separator, broken)
+        )
+        found.append(reading or c)
+    return found
+
+
 # %% ../../nbs/2_data/04_delimited.ipynb #994ff580
-def csv_part(found: Found, wanted: Mapping[str, str], scratch: Path) -> Part:
+def csv_part(
+    found: Found,
+    wanted: Mapping[str, str],
+    scratch: Path,
+    broken: float = 0.0,
+    careful: bool = False,
+) -> Part:
     """Read a CSV file: dialect, count, types, SELECT.
 
     Parameters
@@ -128,6 +165,10 @@ def csv_part(found: Found, wanted: Mapping[str, str], scratch: Path) -> Part:
         Types of the table that the rows are meant for.
     scratch : Path
         A folder for temporary files.
+    broken : float
+        The share of rows that may be torn or hold values that do not fit.
+    careful : bool
+        Whether values that do not fit are to be told from missing ones, in twice the time.
 
     Returns
     -------
@@ -139,7 +180,7 @@ def csv_part(found: Found, wanted: Mapping[str, str], scratch: Path) -> Part:
         The file is not whole, or its first line is no header.
     """
     name, dialect = str(found.path), dialect_of(found)
-    counted = count_records(found, dialect)
+    counted = count_records(found, dialect, broken)
     if counted.longest > MOST_BYTES:
         raise UserError(
             f"{name} has a record of {counted.longest:,} bytes; a record may have {MOST_BYTES:,}",
@@ -147,16 +188,20 @@ def csv_part(found: Found, wanted: Mapping[str, str], scratch: Path) -> Part:
         )
     if counted.encoding != dialect.encoding and counted.encoding != "utf-8":
         dialect = Dialect(dialect.separator, dialect.quote, dialect.escape, dialect.names, "cp1252")
-    path, plain = readable(found, counted.encoding, scratch)
+    path, plain = readable(found, counted.encoding, scratch, torn=counted.torn)
     more = {"strict_mode": "false"} if counted.mixed else {}
     if counted.longest > 1 << 20:
         more["max_line_size"] = str(3 * counted.longest + 1024)
     texts = _csv_sql(path, plain, dialect, dict.fromkeys(dialect.names, "VARCHAR"), **more)
     with explained(name), apart() as con:
         columns = _towards(_settled(con, texts, dialect, counted), wanted, name)
+        if careful:
+            columns = _carefully(con, texts, columns, wanted, dialect.separator, broken)
     parsed = {c.name: c.parsed for c in columns}
     source = _csv_sql(path, plain, dialect, parsed, **more)
-    select = f"SELECT {', '.join(c.sql for c in columns)} FROM {source}"
+    raw = {c.name: f"mlw_raw_{i}" for i, c in enumerate(columns) if c.tolerant}
+    kept = [f"{c.known} AS {raw[c.name]}" for c in columns if c.tolerant]
+    select = f"SELECT {', '.join([c.sql for c in columns] + kept)} FROM {source}"
     types = {c.name: c.type for c in columns}
     empties = frozenset(c.name for c in columns if c.empty)
     long = [
@@ -165,4 +210,21 @@ def csv_part(found: Found, wanted: Mapping[str, str], scratch: Path) -> Part:
         if many * 3 > of
     ]
     suspects = tuple(n for n in long if types[n] in COULD_BE_CARDS)
-    return Part(name, select, types, counted.rows, counted.sha256, empties, suspects, found)
+    seen = zip(dialect.names, counted.texts, counted.longs, counted.filled, strict=True)
+    watched = tuple(
+        n for n, text, many, of in seen if types[n] == "VARCHAR" and (text or 0 < many * 2 < of)
+    )
+    return Part(
+        name,
+        select,
+        types,
+        counted.rows,
+        counted.sha256,
+        empties,
+        suspects,
+        found,
+        raw=raw,
+        torn=counted.torn,
+        dialect=dialect,
+        watched=watched,
+    )

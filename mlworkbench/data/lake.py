@@ -11,10 +11,12 @@ __all__ = [
     "lake_cursor",
     "create_lake",
     "create_workbench",
+    "lake_turn",
     "sha256",
     "lake_files",
     "Write",
     "write_lake",
+    "copy_catalog",
     "tables",
     "snapshots",
     "snapshot_number",
@@ -58,6 +60,7 @@ from mlworkbench.core.settings import (
     checked_catalog,
     is_workbench,
     make_folder,
+    network_file_system,
     open_workbench,
     read_settings,
     settings_text,
@@ -326,6 +329,11 @@ def create_workbench(folder: "str | Path", **changes: str) -> Workbench:
         "postgres"
     ):
         changes.setdefault("promotion_approval", "second-person")
+    elif kind := network_file_system(root):
+        raise UserError(
+            f"{root} is on a network file system ({kind}), where SQLite loses data",
+            "Use a local folder, or `mlworkbench init DIR --catalog postgresql://…`",
+        )
     wb, there = _begun(root, text or _settings_of(changes))
     if there.get("files", str(wb.files)) != str(wb.files) and not changes.get("workbench_files"):
         theirs = {"workbench_files": there["files"], "lake_data": there["data"]}
@@ -357,20 +365,29 @@ def _begun(root: Path, text: str) -> tuple[Workbench, dict[str, str]]:
 
 # %% ../../nbs/2_data/01_lake.ipynb #6d3d7e53
 @contextlib.contextmanager
-def _turn(wb: Workbench, beside: bool = False) -> Iterator[Callable[[], Any]]:
-    """Wait for a turn to write; yields what fails when the turn was lost meanwhile."""
+def lake_turn(
+    wb: Workbench, beside: bool = False, wait: bool = True
+) -> Iterator[Callable[[], Any]]:
+    """Hold the writers' turn for the block; yields what fails when it was lost meanwhile.
+
+    Raises
+    ------
+    BlockingIOError
+        Somebody else has it, and one is not to wait.
+    """
     if wb.shared:
         engine = sa.create_engine(store_url(wb), poolclass=sa.NullPool)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
-            lock = "pg_advisory_lock_shared" if beside else "pg_advisory_lock"
-            db.execute(sa.text(f"SELECT {lock}({LAKE_LOCK})"))
+            lock = f"pg_{'' if wait else 'try_'}advisory_lock{'_shared' if beside else ''}"
+            if db.scalar(sa.text(f"SELECT {lock}({LAKE_LOCK})")) is False:
+                raise BlockingIOError("another connection to the database has the turn")
             yield lambda: db.execute(sa.text("SELECT 1"))
         return
     import fcntl
 
     handle = os.open(wb.root / "lake" / ".turn", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield lambda: None
     finally:
         os.close(handle)
@@ -481,7 +498,7 @@ def _writing(message: str, wb: Workbench, beside: bool, closed: bool) -> Iterato
     con = _cursor(_writer, wb, closed, os.getpid(), threading.get_ident(), _made(wb))
     try:
         con.execute("CALL truncate_duckdb_logs()")
-        with _turn(wb, beside) as still_ours:
+        with lake_turn(wb, beside) as still_ours:
             yield from _transaction(con, message, wb, still_ours)
     finally:
         con.close()
@@ -552,6 +569,27 @@ def _unwritten(message: str, err: Exception) -> WorkbenchError:
 
 def _newest(con: duckdb.DuckDBPyConnection) -> int:
     return con.execute("SELECT id FROM lake.current_snapshot()").fetchone()[0]
+
+
+# %% ../../nbs/2_data/01_lake.ipynb #76246750
+def copy_catalog(source: Workbench, target: Workbench) -> None:
+    """Write a workbench's catalog as the catalog of a new private workbench; its files are not copied."""
+    (target.root / target.setting("lake", "catalog")).touch()
+    (target.root / "work.sqlite").touch()
+    with contextlib.closing(_connect(target, creates=True)):
+        pass
+    with contextlib.closing(_connect(source, "READ_ONLY")) as con:
+        load_extension(con, "sqlite_scanner")
+        catalog = target.root / target.setting("lake", "catalog")
+        con.execute(f"ATTACH {_text(str(catalog))} AS copy (TYPE sqlite)")
+        con.execute("BEGIN")
+        for (name,) in con.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'copy' "
+            "AND starts_with(table_name, 'ducklake_')"
+        ).fetchall():
+            con.execute(f"DELETE FROM copy.{name}")
+            con.execute(f"INSERT INTO copy.{name} BY NAME FROM __ducklake_metadata_lake.{name}")
+        con.execute("COMMIT")
 
 
 # %% ../../nbs/2_data/01_lake.ipynb #de802d34

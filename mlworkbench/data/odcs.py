@@ -189,6 +189,10 @@ def _promise(of: dict, where: str) -> Promise:
     protect = str((custom.get("protect") or [""])[0])
     if protect not in ("", *PROTECTIONS):
         raise UserError(f"{where}: protect of {name} is {protect!r}", nearest(protect, PROTECTIONS))
+    if "card" in roles and protect == "keep":
+        raise UserError(
+            f"{where}: {name} is a card number and cannot be kept", "protect: mask or hash"
+        )
     low, high = _plain(limits.get("minimum")), _plain(limits.get("maximum"))
     if (
         low is not None
@@ -330,11 +334,9 @@ def _property(promise: Promise, key: tuple[str, ...], before: dict) -> dict:
         for k, v in before.items()
         if k not in ("primaryKey", "primaryKeyPosition", "required", "enum")
     }
-    said |= {
-        "name": promise.name,
-        "physicalType": promise.type,
-        "logicalType": logical(promise.type),
-    }
+    said["name"] = promise.name
+    if promise.type:
+        said |= {"physicalType": promise.type, "logicalType": logical(promise.type)}
     if promise.description:
         said["description"] = promise.description
     if promise.required:

@@ -36,6 +36,7 @@ __all__ = [
     "CRLF",
     "CR",
     "HEADLESS",
+    "ASKED",
     "VALUE",
     "START",
     "PLAIN",
@@ -46,10 +47,13 @@ __all__ = [
     "CARDLIKE",
     "SMALL",
     "MOST_BYTES",
+    "MOST_TORN",
     "Dialect",
     "find_dialect",
+    "Torn",
     "Counted",
     "count_records",
+    "lines_of",
     "count_lines",
     "first_rows",
 ]
@@ -58,6 +62,7 @@ __all__ = [
 import csv
 import io
 from codecs import getincrementaldecoder
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -180,17 +185,34 @@ for _characters, _kind in (
     for _c in _characters:
         _KINDS[ord(_c)] = _kind
 
-PLACES = 20  # of the state that is kept between chunks
+PLACES = 21  # of the state that is kept between chunks
 (
     STATE, FIELD, LINE, RECORDS, BLANKS, AFTER_CR, BEGAN, BEGAN_LINE, DONE, LONGEST,
-    TORN, TORN_LINE, TORN_FIELDS, NUL_LINE, QUOTE_LINE, STRAY_LINE, LF, CRLF, CR, HEADLESS,
+    TORN, TORN_LINE, TORN_FIELDS, NUL_LINE, QUOTE_LINE, STRAY_LINE, LF, CRLF, CR, HEADLESS, ASKED,
 ) = range(PLACES)  # fmt: skip
 VALUE = 4  # of the field under way: kinds, length, digits, first byte
 START, PLAIN, QUOTED, CLOSED, ESCAPED, TRAILED = range(6)
 CARDLIKE = ~(DIGIT | DASH | SPACE)
 
 
-def _scan(data, at, value, kinds, plain, masks, zeros, longs, filled, separator, quote, escape):
+def _scan(
+    data,
+    at,
+    value,
+    kinds,
+    plain,
+    torn,
+    asked,
+    lines,
+    masks,
+    zeros,
+    longs,
+    filled,
+    texts,
+    separator,
+    quote,
+    escape,
+):
     """Carry the state over one chunk of bytes; the header counts as a record."""
     state, field, line = at[STATE], at[FIELD], at[LINE]
     mask, length, digits, first = value[0], value[1], value[2], value[3]
@@ -231,8 +253,11 @@ def _scan(data, at, value, kinds, plain, masks, zeros, longs, filled, separator,
                         filled[field] += 1
                     if first == 48 and length > 1 and length == digits:
                         zeros[field] += 1
-                    if digits > 12 and mask & CARDLIKE == 0:
-                        longs[field] += 1
+                    if digits > 12:
+                        if mask & CARDLIKE == 0:
+                            longs[field] += 1
+                        else:
+                            texts[field] += 1
                 field += 1
             state, mask, length, digits, first = START, 0, 0, 0, 0
             if byte == separator:
@@ -245,6 +270,10 @@ def _scan(data, at, value, kinds, plain, masks, zeros, longs, filled, separator,
             else:
                 records += 1
                 if field != columns:
+                    place = 4 * at[TORN]
+                    if place < len(torn):
+                        torn[place], torn[place + 1] = began, done + i + 1
+                        torn[place + 2], torn[place + 3] = at[BEGAN_LINE], field
                     at[TORN] += 1
                     if at[TORN_LINE] == 0:
                         at[TORN_LINE], at[TORN_FIELDS] = at[BEGAN_LINE], field
@@ -255,6 +284,11 @@ def _scan(data, at, value, kinds, plain, masks, zeros, longs, filled, separator,
                 at[CR] += 1
             else:
                 at[LF] += 1
+            if at[ASKED] < len(asked):
+                good = records - at[TORN] - 1 + (at[BLANKS] if columns == 1 else 0)
+                if good == asked[at[ASKED]]:
+                    lines[at[ASKED]] = at[BEGAN_LINE]
+                    at[ASKED] += 1
             field, began = 0, done + i + 1
             at[BEGAN_LINE] = line
             continue
@@ -292,6 +326,7 @@ def _scan(data, at, value, kinds, plain, masks, zeros, longs, filled, separator,
 # %% ../../nbs/2_data/02_records.ipynb #bd9e9553
 SMALL = 1 << 15  # bytes up to which compiling is not worth it
 MOST_BYTES = 64 << 20  # bytes that one record may have
+MOST_TORN = 100_000  # torn records that are remembered
 
 
 @lru_cache(maxsize=1)
@@ -308,12 +343,16 @@ def _compiled():
 class _Tally:
     """What the passes over the chunks of one file have added up to."""
 
-    def __init__(self, separator: int, quote: int, escape: int, columns: int):
+    def __init__(
+        self, separator: int, quote: int, escape: int, columns: int, asked: Sequence[int] = ()
+    ):
         self.marks = (separator, quote, escape)
         self.at, self.value, self.kinds = [0] * PLACES, [0] * VALUE, _KINDS
         special = {0, 10, 13, separator, quote}
         self.plain = [0 if b in special else kind for b, kind in enumerate(_KINDS)]
-        self.columns = [[0] * columns for _ in range(4)]
+        self.torn = [0] * (2 * SMALL)  # small input has no more
+        self.asked, self.lines = list(asked), [0] * len(asked)
+        self.columns = [[0] * columns for _ in range(5)]
         self.compiled = False
         self.at[LINE] = self.at[BEGAN_LINE] = 1
 
@@ -321,13 +360,25 @@ class _Tally:
         """Carry on; large input changes to the compiled function."""
         if len(piece) > SMALL and not self.compiled:
             self.compiled = True
-            self.at, self.value, self.kinds, self.plain, *self.columns = (
+            self.at, self.value, self.kinds, self.plain, self.asked, self.lines, *self.columns = (
                 np.array(x, dtype=np.int64)
-                for x in (self.at, self.value, self.kinds, self.plain, *self.columns)
+                for x in (
+                    self.at,
+                    self.value,
+                    self.kinds,
+                    self.plain,
+                    self.asked,
+                    self.lines,
+                    *self.columns,
+                )
             )
+            more = np.zeros(4 * MOST_TORN, dtype=np.int64)
+            more[: len(self.torn)] = self.torn
+            self.torn = more
         data = np.frombuffer(piece, dtype=np.uint8) if self.compiled else piece
         act = _compiled() if self.compiled else _scan
-        act(data, self.at, self.value, self.kinds, self.plain, *self.columns, *self.marks)
+        held = (self.at, self.value, self.kinds, self.plain, self.torn, self.asked, self.lines)
+        act(data, *held, *self.columns, *self.marks)
 
     def finish(self) -> None:
         """End a last record that has no line end."""
@@ -337,13 +388,30 @@ class _Tally:
 
 # %% ../../nbs/2_data/02_records.ipynb #c7b35815
 @dataclass(frozen=True)
+class Torn:
+    """A record with another number of columns than the header.
+
+    Attributes
+    ----------
+    begin, end : int
+        Its place in the unpacked bytes, a byte-order mark not counted.
+    line, columns : int
+    """
+
+    begin: int
+    end: int
+    line: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class Counted:
     """What one pass over a text file has found.
 
     Attributes
     ----------
     rows : int
-        Records, the header not counted.
+        Records, neither the header nor torn ones counted.
     longest : int
         Bytes of the longest record.
     mixed : bool
@@ -355,6 +423,10 @@ class Counted:
         with 13 or more digits and nothing else but blanks and dashes, fields that are not empty.
     sha256 : str
         Of the bytes on disk.
+    texts : tuple of int
+        For each column, fields with 13 or more digits among other characters.
+    torn : tuple of Torn
+        Records that are not whole, where the caller allowed some.
     """
 
     rows: int
@@ -366,6 +438,8 @@ class Counted:
     longs: tuple[int, ...]
     filled: tuple[int, ...]
     sha256: str
+    texts: tuple[int, ...] = ()
+    torn: tuple[Torn, ...] = ()
 
 
 def _tally(found: Found, tally: _Tally, digest: list[str]) -> str:
@@ -389,7 +463,7 @@ def _tally(found: Found, tally: _Tally, digest: list[str]) -> str:
     return "cp1252" if pending else encoding
 
 
-def count_records(found: Found, dialect: Dialect) -> Counted:
+def count_records(found: Found, dialect: Dialect, broken: float = 0.0) -> Counted:
     """Count the records of a CSV file, and refuse it where they are torn.
 
     Parameters
@@ -398,6 +472,8 @@ def count_records(found: Found, dialect: Dialect) -> Counted:
         From `look`.
     dialect : Dialect
         From `find_dialect`.
+    broken : float
+        The share of records that may be torn.
 
     Returns
     -------
@@ -406,24 +482,51 @@ def count_records(found: Found, dialect: Dialect) -> Counted:
     Raises
     ------
     UserError
-        A record has another number of columns than the header, a quote is never closed, a
+        More than that share of records has another number of columns than the header, a quote is never closed, a
         NUL byte, a blank first line, or nothing below the header.
     """
     marks = (ord(dialect.separator), ord(dialect.quote), ord(dialect.escape))
     tally, digest = _Tally(*marks, len(dialect.names)), []
     encoding = _tally(found, tally, digest)
     at = [int(x) for x in tally.at]
-    _refuse_torn(found, dialect, at)
+    _refuse_torn(found, dialect, at, broken)
     blanks = at[BLANKS] if len(dialect.names) == 1 else 0  # there, a blank line is a record
-    rows = at[RECORDS] - 1 + blanks
+    rows = at[RECORDS] - 1 - at[TORN] + blanks
     if rows < 1:
         raise UserError(
             f"{found.path} has a header ({', '.join(dialect.names[:6])}) and no rows below it",
             "Was its export cut off, or its query empty?",
         )
     mixed = sum(at[e] > 0 for e in (LF, CRLF, CR)) > 1
-    kept = (tuple(int(x) for x in column) for column in tally.columns)
-    return Counted(rows, at[LONGEST], mixed, encoding, *kept, digest[0])
+    *kept, texts = (tuple(int(x) for x in column) for column in tally.columns)
+    places = range(0, 4 * at[TORN], 4)
+    torn = tuple(Torn(*(int(x) for x in tally.torn[p : p + 4])) for p in places)
+    return Counted(rows, at[LONGEST], mixed, encoding, *kept, digest[0], texts, torn)
+
+
+def lines_of(found: Found, rows: Sequence[int], dialect: Dialect | None = None) -> list[int]:
+    """Give the lines on which records begin.
+
+    Parameters
+    ----------
+    found : Found
+        The file.
+    rows : sequence of int
+        Numbers of whole records, ascending, counted from 1.
+    dialect : Dialect, optional
+        Of a CSV file; JSON lines have none.
+
+    Returns
+    -------
+    list of int
+    """
+    if dialect is None:
+        tally = _Tally(-1, -1, -1, 1, [r - 1 for r in rows])
+    else:
+        marks = (ord(dialect.separator), ord(dialect.quote), ord(dialect.escape))
+        tally = _Tally(*marks, len(dialect.names), rows)
+    _tally(found, tally, [])
+    return [int(x) for x in tally.lines]
 
 
 # %% ../../nbs/2_data/02_records.ipynb #af0edf00
@@ -472,7 +575,7 @@ def first_rows(sample: bytes, dialect: Dialect, whole: bool = True) -> list[list
 
 
 # %% ../../nbs/2_data/02_records.ipynb #8abedd6d
-def _refuse_torn(found: Found, dialect: Dialect, at: list[int]) -> None:
+def _refuse_torn(found: Found, dialect: Dialect, at: list[int], broken: float) -> None:
     """Refuse a file whose records are not whole."""
     many = len(dialect.names)
     if at[HEADLESS]:
@@ -491,7 +594,7 @@ def _refuse_torn(found: Found, dialect: Dialect, at: list[int]) -> None:
             f"{found.path} line {at[STRAY_LINE]:,} has text after a closing quote",
             f"Double a quote that belongs to the text: {dialect.quote * 2}",
         )
-    if at[TORN]:
+    if at[TORN] > min(broken * (at[RECORDS] - 1), MOST_TORN):
         columns = "column" if at[TORN_FIELDS] == 1 else "columns"
         others = at[TORN] - 1
         more = f", and {others:,} more {'line is' if others == 1 else 'lines are'} torn"

@@ -33,11 +33,15 @@ class Split:
     Attributes
     ----------
     kind : str
-        ``auto``, ``random``, ``grouped``, ``time`` or ``weeks``.
+        ``auto``, ``random``, ``grouped``, ``stratified``, ``time``, ``weeks`` or ``kept``.
     start : date or None
         The first day of training, for ``weeks``.
     train, delay, test : int
         Days of training, of waiting for labels, and of testing, for ``weeks``.
+    new : bool
+        For ``time``: the test leaves out entities that are known as compromised.
+    name : str
+        Of a split that is kept.
     """
 
     kind: str
@@ -45,17 +49,22 @@ class Split:
     train: int = 7
     delay: int = 7
     test: int = 7
+    new: bool = False
+    name: str = ""
 
     def __str__(self) -> str:
         """The text that ``parse_split`` reads."""
         if self.kind != "weeks":
-            return self.kind
+            return self.kind + (":new" if self.new else "") + (f":{self.name}" if self.name else "")
         days = (self.train, self.delay, self.test)
         return ":".join(["weeks", str(self.start), *(map(str, days) if days != (7, 7, 7) else ())])
 
 
-_SIMPLE = ("auto", "random", "grouped", "time")
-_FORMS = "auto, random, grouped, time, or weeks:2018-07-25 (weeks:DATE:TRAIN:DELAY:TEST in days)"
+_SIMPLE = ("auto", "random", "grouped", "stratified", "time")
+_FORMS = (
+    "auto, random, grouped, stratified, time, time:new (test on entities not known as compromised), "
+    "kept:NAME, or weeks:2018-07-25 (weeks:DATE:TRAIN:DELAY:TEST in days)"
+)
 
 
 def parse_split(text: str) -> Split:
@@ -64,8 +73,9 @@ def parse_split(text: str) -> Split:
     Parameters
     ----------
     text : str
-        ``auto``, ``random``, ``grouped``, ``time``, ``weeks:2018-07-25`` or, with the days of
-        training, delay and test, ``weeks:2018-07-25:7:7:7``.
+        ``auto``, ``random``, ``grouped``, ``stratified``, ``time``, ``time:new``, ``kept:NAME``,
+        ``weeks:2018-07-25`` or, with the days of training, delay and test,
+        ``weeks:2018-07-25:7:7:7``.
 
     Returns
     -------
@@ -79,10 +89,14 @@ def parse_split(text: str) -> Split:
     kind, *rest = str(text).strip().lower().split(":")
     if kind in _SIMPLE and not rest:
         return Split(kind)
+    if (kind, rest) == ("time", ["new"]):
+        return Split(kind, new=True)
+    if kind == "kept" and len(rest) == 1 and rest[0]:
+        return Split(kind, name=str(text).strip().split(":")[1])
     if kind in _SIMPLE:
         raise UserError(f"split={text}: {kind} takes nothing behind a colon", f"Write {_FORMS}")
     if kind != "weeks":
-        close = nearest(kind, [*_SIMPLE, "weeks"])
+        close = nearest(kind, [*_SIMPLE, "weeks", "kept"])
         raise UserError(
             f"split={text} is no recipe", f"{close if '?' in close else ''} Write {_FORMS}".strip()
         )
@@ -128,7 +142,7 @@ def resolve_split(split: Split, time: str | None, entity: str | None) -> Split:
         raise UserError(
             f"split={split} needs a time column", "Name it with time=COLUMN, or use split=random"
         )
-    if split.kind == "grouped" and not entity:
+    if (split.kind == "grouped" or split.new) and not entity:
         raise UserError(
             f"split={split} needs an entity", "Name it with entity=COLUMN, or use split=random"
         )
@@ -158,6 +172,7 @@ def hash_split_sql(
     test: float = 0.3,
     validation: float = 0.2,
     seed: int = 0,
+    label: str | None = None,
 ) -> str:
     """Write the SQL of a random split that no order, thread or appended row can change.
 
@@ -173,6 +188,9 @@ def hash_split_sql(
         Share of test, and share of validation among the others.
     seed : int
         The split's seed; another one gives another split.
+    label : str, optional
+        Take the shares exactly within each value of this column; appended rows may then move
+        rows at the borders.
 
     Returns
     -------
@@ -182,10 +200,14 @@ def hash_split_sql(
     test, validation = _shares(test, validation)
     row = key_sql(key)
     text = f"coalesce(CAST({quoted(entity)} AS VARCHAR), {row})" if entity else row
+    unit = _unit(seed, text)
+    if label:
+        within = f"PARTITION BY {quoted(label)}"
+        unit = f"(row_number() OVER ({within} ORDER BY {unit}, {row}) - 0.5) / count(*) OVER ({within})"
     return (
         f"SELECT row_key, CASE WHEN unit < {test!r} THEN 'test' WHEN unit < {test + validation!r} "
         f"THEN 'validation' ELSE 'train' END AS split\n"
-        f"FROM (SELECT {row} AS row_key, {_unit(seed, text)} AS unit FROM {source})"
+        f"FROM (SELECT {row} AS row_key, {unit} AS unit FROM {source})"
     )
 
 
@@ -197,6 +219,8 @@ def time_split_sql(
     test: float = 0.3,
     validation: float = 0.2,
     gap: str = "",
+    entity: str | None = None,
+    label: str | None = None,
 ) -> str:
     """Write the SQL of a split by time: the newest rows are test.
 
@@ -212,6 +236,9 @@ def time_split_sql(
         Share of test, and share of validation among the others.
     gap : str
         How long labels take, such as ``7 days``; empty for no gap.
+    entity, label : str, optional
+        Where both are given, the test leaves out rows of an entity of which a fraud was known by
+        then: one that lies at least the gap before the row.
 
     Returns
     -------
@@ -219,15 +246,20 @@ def time_split_sql(
         A query of ``row_key`` (text) and ``split``.
     """
     test, validation = _shares(test, validation)
+    group = f"CAST({quoted(entity)} AS VARCHAR)" if entity and label else "CAST(NULL AS VARCHAR)"
+    fraud = f"CAST({quoted(label)} AS BOOLEAN)" if entity and label else "false"
     wait = microseconds(gap) if gap else 0
     return (
         f"WITH placed AS (\n  SELECT *, percent_rank() OVER (ORDER BY us NULLS FIRST) AS place\n"
-        f"  FROM (SELECT {key_sql(key)} AS row_key, epoch_us({quoted(time)}) AS us FROM {source})\n),\n"
+        f"  FROM (SELECT {key_sql(key)} AS row_key, epoch_us({quoted(time)}) AS us, {group} AS who, {fraud} AS bad FROM {source})\n),\n"
+        "known AS (\n  SELECT who, min(us) AS since FROM placed WHERE bad GROUP BY who\n),\n"
         f"borders AS (\n  SELECT coalesce(min(us) FILTER (place > {1 - test!r}), max(us)) AS test_from,\n"
         f"    coalesce(min(us) FILTER (place > {1 - test - validation!r}), test_from) AS validation_from FROM placed\n)\n"
-        "SELECT row_key, split FROM (\n  SELECT row_key, CASE WHEN us >= test_from THEN 'test'\n"
+        f"SELECT row_key, split FROM (\n  SELECT row_key, CASE WHEN us >= test_from AND since + {wait} < us THEN NULL\n"
+        "    WHEN us >= test_from THEN 'test'\n"
         f"    WHEN us >= validation_from THEN CASE WHEN us < test_from - {wait} THEN 'validation' END\n"
-        f"    WHEN us >= validation_from - {wait} THEN NULL ELSE 'train' END AS split FROM placed, borders\n"
+        f"    WHEN us >= validation_from - {wait} THEN NULL ELSE 'train' END AS split\n"
+        "  FROM borders, placed LEFT JOIN known USING (who)\n"
         ") WHERE split IS NOT NULL"
     )
 
@@ -353,6 +385,10 @@ def split_sql(
     if split.kind == "weeks":
         return weeks_split_sql(split, source, key, time, entity, label)
     if split.kind == "time":
-        return time_split_sql(source, key, time, test, validation, gap)
+        who = (entity, label) if split.new else (None, None)
+        return time_split_sql(source, key, time, test, validation, gap, *who)
+    if split.kind == "kept":
+        raise UserError(f"split={split} is kept, not computed", "Ask for its rows by its name")
     grouped = entity if split.kind == "grouped" else None
-    return hash_split_sql(source, key, grouped, test, validation, seed)
+    within = label if split.kind == "stratified" else None
+    return hash_split_sql(source, key, grouped, test, validation, seed, within)

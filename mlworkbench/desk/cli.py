@@ -16,6 +16,7 @@ from mlworkbench.desk import (
     cli_models,
     cli_report,
     cli_runs,
+    cli_splits,
     cli_upkeep,
 )
 from .cli_data import cli
@@ -24,6 +25,7 @@ from .commands import run_command
 COMMANDS = (
     cli_contracts,
     cli_runs,
+    cli_splits,
     cli_upkeep,
     cli_grids,
     cli_models,

@@ -100,29 +100,52 @@ def simulate(what: str, wb: Any, **options: Any) -> tuple[Any, str]:
 @command(cli, "ingest")
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--table", required=True, help="The lake table; made when it is not there.")
-@click.option("--mode", default="append", show_default=True, help="append or replace.")
+@click.option("--mode", default="append", show_default=True, help="append, upsert or replace.")
 @click.option(
     "--key", multiple=True, metavar="COL", help="A column of the row's key; may be given again."
 )
-def ingest(
-    sources: tuple[str, ...], table: str, mode: str, key: tuple[str, ...], wb: Any
-) -> tuple[Any, str]:
+@click.option(
+    "--evolve", is_flag=True, help="Let the table give way to new columns and wider types."
+)
+@click.option(
+    "--contract", type=click.Path(dir_okay=False), help="A contract that holds from now on."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
+@click.option(
+    "--each", is_flag=True, help="A commit for each file: a killed call goes on where it was."
+)
+def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tuple[Any, str]:
     """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, also patterns.
 
-    A source goes in wholly or not at all; the same content twice changes nothing.
+    A source goes in wholly or not at all; the same content twice changes nothing. Rows that break
+    the table's contract go to quarantine with their line (`contract show`, `contract replay`);
+    when more than a small share do, nothing goes in.
 
     \b
     Examples:
       mlworkbench ingest payments.csv --table payments --key payment_id
-      mlworkbench ingest 'exports/2026-*.parquet' --table payments
+      mlworkbench ingest corrections.csv --table payments --mode upsert
+      mlworkbench ingest 'exports/2026-*.parquet' --table payments --each
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.data.ingestion import ingest as take
 
     with progress_bar("ingest") as progress:
-        found = take(list(sources), table=table, mode=mode, key=key, wb=wb, progress=progress)
-    same = f", {found['unchanged']:,} were there already" if found["unchanged"] else ""
-    return found, f"{table}: {found['added']:,} rows added{same} (snapshot {found['snapshot']})"
+        found = take(list(sources), table=table, wb=wb, progress=progress, **options)
+    return found, _taken(found, options["dry_run"])
+
+
+def _taken(found: dict, dry_run: bool) -> str:
+    parts = [f"{found['added']:,} rows added"]
+    parts += [f"{found['updated']:,} updated"] if found["updated"] else []
+    parts += [f"{found['unchanged']:,} were there already"] if found["unchanged"] else []
+    parts += [f"{found['quarantined']:,} in quarantine"] if found["quarantined"] else []
+    told = f"{found['table']}: {', '.join(parts)}, of {found['rows']:,}"
+    return (
+        f"{told}; nothing was changed (--dry-run)"
+        if dry_run
+        else f"{told} (snapshot {found['snapshot']})"
+    )
 
 
 # %% ../../nbs/7_desk/04_cli_data.ipynb #d4e07a2c
@@ -257,23 +280,28 @@ def features_list(wb: Any) -> tuple[Any, str]:
 
 @command(features, "build")
 @click.argument("view")
-@click.option("--at", metavar="SNAPSHOT", help="From the table as of a snapshot or tag.")
-def features_build(view: str, at: str | None, wb: Any) -> tuple[Any, str]:
-    """Build a view as the lake table of its name.
+@click.option("--at", metavar="SNAPSHOT", help="In full, from the table as of a snapshot or tag.")
+@click.option("--whole", is_flag=True, help="In full, also where only some rows changed.")
+def features_build(view: str, at: str | None, whole: bool, wb: Any) -> tuple[Any, str]:
+    """Build a view as the lake table of its name; one that is built is brought up to date.
 
     \b
-    Example:
+    Examples:
       mlworkbench features build handbook
+      mlworkbench features build handbook --at march-audit
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.data.building import build
+    from mlworkbench.data.refreshing import refresh
 
     with progress_bar(f"build {view}") as progress:
-        found = build(view, wb, at, progress=progress)
-    return (
-        found,
-        f"{found['view']}: {found['rows']:,} rows from {found['source']} (snapshot {found['snapshot']})",
-    )
+        if at or whole:
+            found = build(view, wb, at, progress=progress)
+            found |= {"recomputed": found["rows"]}
+        else:
+            found = refresh(view, wb, progress=progress)
+    text = f"{found['view']}: {found['rows']:,} rows from {found['source']} (snapshot {found['snapshot']})"
+    return found, f"{text}, {found['recomputed']:,} of them computed"
 
 
 @command(features, "explain")

@@ -6,7 +6,7 @@
 __all__ = ["summary_rows", "grid"]
 
 # %% ../../nbs/7_desk/06_cli_grids.ipynb #4d837404
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import click
@@ -32,7 +32,7 @@ def summary_rows(runs: list, metric: str, repeated: tuple[str, ...] = ("seed",))
     Returns
     -------
     list of dict
-        The varying parameters, ``n``, ``mean``, ``least``, ``most``; the best mean first, groups without a value last.
+        The varying parameters, ``n``, the metric's mean, ``sd``, ``least``, ``most``; the best mean first, groups without a value last.
 
     Raises
     ------
@@ -58,9 +58,18 @@ def summary_rows(runs: list, metric: str, repeated: tuple[str, ...] = ("seed",))
         key=lambda v: fmean(v[1]),
         reverse=METRICS.get(metric, True),
     )
-    spread = [{"n": len(v), metric: fmean(v), "least": min(v), "most": max(v)} for _, v in told]
+    spread = [
+        {
+            "n": len(v),
+            metric: fmean(v),
+            "sd": stdev(v) if len(v) > 1 else None,
+            "least": min(v),
+            "most": max(v),
+        }
+        for _, v in told
+    ]
     silent = [
-        {"n": 0, metric or "metric": None, "least": None, "most": None}
+        {"n": 0, metric or "metric": None, "sd": None, "least": None, "most": None}
         for v in groups.values()
         if not v
     ]
@@ -80,6 +89,13 @@ def summary_rows(runs: list, metric: str, repeated: tuple[str, ...] = ("seed",))
 @click.option("--experiment", help="What the runs belong with.")
 @click.option("--sort", "metric", default="", help="The metric of the summary.")
 @click.option("--force", is_flag=True, help="Run again what is finished already.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="Where the runs go.",
+)
 def grid(
     job: str,
     pairs: tuple[str, ...],
@@ -88,6 +104,7 @@ def grid(
     experiment: str | None,
     metric: str,
     force: bool,
+    executor: str,
     wb: Any,
 ) -> tuple[Any, str]:
     """Run a notebook for every combination of parameters.
@@ -99,11 +116,14 @@ def grid(
     Examples:
       mlworkbench grid train -p table=cards -p target=is_fraud -p depth=4,6,8 -p seed=1:5
       mlworkbench grid mine.ipynb -p month=1:12 --jobs 2
+      mlworkbench grid train -f plan.yaml --sort auc
+
+    A file has any of product, zip, list, exclude and sample, and parameters by their names.
     """
     from mlworkbench.desk.verbs import grid as run_all
 
-    about = {"jobs": jobs, "experiment": experiment, "force": force, "wb": wb}
-    found = run_all(job, **about, **given_params(pairs, file))
+    about = {"jobs": jobs, "experiment": experiment, "force": force, "executor": executor, "wb": wb}
+    found = run_all(job, plan=file, **about, **given_params(pairs, None))
     lines = [
         f"{len(found.runs)} finished, {len(found.reused)} reused, {len(found.failed)} failed",
         *(f"failed: {f}" for f in found.failed),

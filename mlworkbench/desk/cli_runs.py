@@ -23,28 +23,10 @@ def given_params(pairs: tuple[str, ...], file: str | None) -> dict:
     UserError
         A pair without ``=``, or a file that is not a mapping.
     """
-    from pathlib import Path
-
     from mlworkbench.core.errors import UserError
+    from mlworkbench.execution.parameters import read_values
 
-    found: dict = {}
-    if file:
-        import tomllib
-
-        import yaml
-
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-            found = tomllib.loads(text) if file.endswith(".toml") else yaml.safe_load(text)
-        except (OSError, ValueError, yaml.YAMLError) as err:
-            raise UserError(
-                f"{file} cannot be read: {' '.join(str(err).split())[:200]}",
-                "Give a YAML or TOML file of name: value",
-            ) from err
-        if not isinstance(found, dict):
-            raise UserError(
-                f"{file} does not hold parameters", "Give a YAML or TOML file of name: value"
-            )
+    found: dict = read_values(file) if file else {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
@@ -151,14 +133,24 @@ def params(job: str, wb: Any) -> tuple[Any, str]:
     from dataclasses import asdict
 
     from mlworkbench.execution.jobs import find_notebook
-    from mlworkbench.execution.parameters import notebook_parameters, read_notebook
+    from mlworkbench.execution.parameters import (
+        notebook_parameters,
+        range_text,
+        read_notebook,
+    )
 
-    found = [asdict(p) for p in notebook_parameters(read_notebook(find_notebook(job, wb)))]
+    found = notebook_parameters(read_notebook(find_notebook(job, wb)))
     rows = [
-        {"name": p["name"], "type": p["type"], "default": repr(p["default"]), "help": p["help"]}
+        {
+            "name": p.name,
+            "type": p.type,
+            "default": repr(p.default),
+            "allowed": range_text(p),
+            "help": p.help,
+        }
         for p in found
     ]
-    return found, as_table(rows)
+    return [asdict(p) for p in found], as_table(rows) if rows else f"{job} takes no parameters"
 
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #6aed29eb

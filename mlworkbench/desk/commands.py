@@ -102,7 +102,7 @@ def command(group: click.Group, *args: Any, **kwargs: Any) -> Callable:
     The decorated function gets ``wb`` (a Workbench, opened) and returns ``(answer, text)``: what
     ``--json`` prints, and what people read.
     """
-    opened = kwargs.pop("opens", True)
+    opened, checked = kwargs.pop("opens", True), kwargs.pop("checks", True)
 
     def decorate(function: Callable) -> click.Command:
         @functools.wraps(function)
@@ -112,7 +112,8 @@ def command(group: click.Group, *args: Any, **kwargs: Any) -> Callable:
                 from mlworkbench.core.store import check_schema
 
                 options["wb"] = open_workbench(workbench)
-                check_schema(options["wb"])
+                if checked:
+                    check_schema(options["wb"])
             answer, text = function(**options)
             if json_ or text:
                 raw = options.get("form") in ("csv", "json")

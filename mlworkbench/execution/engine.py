@@ -236,7 +236,7 @@ class WorkbenchEngine(NBClientEngine):
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, output_path: Any = None, **options: Any):
         """Execute a notebook; what is secret in it is taken out before Papermill saves it anywhere."""
-        wb = open_workbench(options["tracked"].root if "tracked" in options else None)
+        wb = open_workbench(options.pop("wb", None))
         values = dict(nb.metadata.get("papermill", {}).get("parameters", {}))
         secrets = secret_values(wb, values)
         sources = {}
@@ -257,8 +257,8 @@ class WorkbenchEngine(NBClientEngine):
             Papermill's wrapper of the notebook.
         kernel_name : str
         **options
-            Papermill's, and ``tracked`` (a ``Run`` that the caller has opened and will close) and
-            ``report`` (progress).
+            Papermill's, and ``tracked`` (a ``Run`` that the caller has opened and will close),
+            ``wb`` (its workbench) and ``report`` (progress).
         """
         tracked = options.pop("tracked", None)
         if tracked is not None:
@@ -273,10 +273,10 @@ class WorkbenchEngine(NBClientEngine):
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
-def kernel_environment(run: Run, secrets: tuple[str, ...] = ()) -> dict[str, str]:
+def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
     """The environment of a run's kernel: this process's, where the run is recorded, what is secret."""
     return os.environ | {
-        "MLWORKBENCH": str(run.root),
+        "MLWORKBENCH": str(wb.root),
         "MLWORKBENCH_RUN": run.run,
         "PYTHONHASHSEED": "0",
         "PLOTLY_RENDERER": "plotly_mimetype",
@@ -294,8 +294,9 @@ def _execute(
     **options: Any,
 ) -> None:
     options.pop("input_path", None)
-    wb = open_workbench(run.root)
-    limits, hidden = run_limits(wb), hidden or {"secrets": (), "sources": {}}
+    hidden = hidden or {"secrets": (), "sources": {}, "wb": open_workbench(None)}
+    wb = hidden["wb"]
+    limits = run_limits(wb)
     client = _Client(
         nb_man,
         config=_sockets(run),
@@ -306,7 +307,9 @@ def _execute(
     )
     client.folder, client.report, client.most = run.folder, report, limits.output
     client.secrets, client.sources = hidden["secrets"], hidden["sources"]
-    kernel = {"env": kernel_environment(run, client.secrets)} | ({"cwd": str(cwd)} if cwd else {})
+    kernel = {"env": kernel_environment(run, wb, client.secrets)} | (
+        {"cwd": str(cwd)} if cwd else {}
+    )
     guard = _Guard(client, Watch(0, run.folder, limits))
     guard.start()
     try:

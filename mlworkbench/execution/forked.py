@@ -129,7 +129,7 @@ def execute_forked(
         process = fork(
             "mlworkbench.execution.cells:run_cells",
             asked,
-            env=kernel_environment(run, secrets),
+            env=kernel_environment(run, wb, secrets),
             cwd=cwd,
             stdout=handles[0],
             stderr=handles[1],

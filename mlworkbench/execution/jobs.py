@@ -202,7 +202,7 @@ def run_prepared(
     about |= {"experiment": experiment, "notebook": path, "values": values}
     with tracked_run(name, wb=wb, **about) as run:
         if wire or not _run_forked(path, values, run, cwd, wb, progress, stop):
-            _run_papermill(path, values, wb, tracked=run, report=progress, cwd=cwd)
+            _run_papermill(path, values, tracked=run, wb=wb, report=progress, cwd=cwd)
     return get_run(run.run, wb=wb)
 
 
@@ -230,7 +230,8 @@ def can_fork(notebook: dict, wb: Workbench) -> bool:
 
 
 # %% ../../nbs/3_execution/08_jobs.ipynb #f15f7308
-def _run_papermill(path: Path, values: dict, wb: Workbench, **engine: Any) -> None:
+def _run_papermill(path: Path, values: dict, **engine: Any) -> None:
+    wb = engine["wb"]
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(logging.ERROR)
     wanted, named = (

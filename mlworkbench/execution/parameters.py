@@ -8,13 +8,17 @@ __all__ = [
     "read_parameters",
     "check_parameter",
     "check_parameters",
+    "range_text",
     "read_notebook",
     "notebook_parameters",
+    "read_values",
 ]
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #74e66b19
 import ast
 import json
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +71,28 @@ def _annotation(node: ast.expr | None) -> dict:
         if outer == "Annotated":
             first, *notes = node.slice.elts
             found = _annotation(first)
-            for note in map(ast.literal_eval, notes):
-                found |= (
-                    {"help": note} if isinstance(note, str) else {"low": note[0], "high": note[1]}
-                )
+            for note in notes:
+                found |= _note(note)
             return found
         return _annotation(node.value)
     return {}
+
+
+def _note(node: ast.expr) -> dict:
+    """What a note in ``Annotated`` says: a text, ``(low, high)``, or ``Field(ge=1, le=9)``, ``Ge(1)`` and the like."""
+    if isinstance(node, ast.Call):
+        given = {k.arg: k.value for k in node.keywords}
+        given |= {ast.unparse(node.func).split(".")[-1].lower(): a for a in node.args[:1]}
+        names = {"ge": "low", "le": "high", "description": "help"}
+        return {names[k]: ast.literal_eval(v) for k, v in given.items() if k in names}
+    try:
+        note = ast.literal_eval(node)
+    except ValueError:
+        return {}
+    if isinstance(note, str):
+        return {"help": note}
+    pair = isinstance(note, tuple | list) and len(note) == 2
+    return {"low": note[0], "high": note[1]} if pair else {}
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #e8e00fae
@@ -165,11 +184,10 @@ def check_parameter(parameter: Parameter, value: Any) -> Any:
         raise UserError(
             f"{shown} is not a choice", nearest(str(found), map(str, parameter.choices))
         )
-    if parameter.low is not None and not parameter.low <= found <= parameter.high:
-        raise UserError(
-            f"{shown} is out of range",
-            f"{parameter.name} goes from {parameter.low} to {parameter.high}",
-        )
+    low = -math.inf if parameter.low is None else parameter.low
+    high = math.inf if parameter.high is None else parameter.high
+    if (low > -math.inf or high < math.inf) and not low <= found <= high:
+        raise UserError(f"{shown} is out of range", f"{parameter.name} {range_text(parameter)}")
     return found
 
 
@@ -197,6 +215,23 @@ def check_parameters(parameters: Iterable[Parameter], given: dict) -> dict:
         if name not in known:
             raise UserError(f"there is no parameter '{name}'", nearest(name, known))
     return {n: check_parameter(p, given[n]) if n in given else p.default for n, p in known.items()}
+
+
+# %% ../../nbs/3_execution/03_parameters.ipynb #99e97d13
+def range_text(parameter: Parameter) -> str:
+    """What a parameter may be, in words: its choices or its range; empty when it is free."""
+    if parameter.choices:
+        return "one of " + ", ".join(map(str, parameter.choices))
+    low, high = parameter.low, parameter.high
+    if low is not None and high is not None:
+        return f"goes from {low} to {high}"
+    return (
+        f"is at least {low}"
+        if low is not None
+        else f"is at most {high}"
+        if high is not None
+        else ""
+    )
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #ad86fab8
@@ -231,3 +266,52 @@ def notebook_parameters(notebook: dict) -> list[Parameter]:
         if "parameters" in cell.get("metadata", {}).get("tags", []):
             return read_parameters("".join(cell["source"]))
     return []
+
+
+# %% ../../nbs/3_execution/03_parameters.ipynb #e8187042
+def read_values(path: "str | Path") -> dict:
+    """Parameters, or a grid's plan, from a YAML or TOML file.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    UserError
+        It cannot be read, or holds no names and values.
+    """
+    import tomllib
+
+    import yaml
+
+    hint = "Give a YAML or TOML file of name: value"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        if len(text) > 1_000_000 or (text.count("*") > 1000 and "&" in text):
+            raise UserError(f"{path} is too large for a file of parameters", hint)
+        found = tomllib.loads(text) if str(path).endswith(".toml") else _load_yaml(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as err:
+        said = " ".join(str(err).split())[:200]
+        raise UserError(f"{path} cannot be read: {said}", hint) from err
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not hold parameters", hint)
+    return {str(k): v for k, v in found.items()}
+
+
+def _load_yaml(text: str) -> Any:
+    """Read YAML with the numbers of version 1.2, and nothing that makes objects."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in rules if not tag.endswith((":int", ":float"))]
+            for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    number = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"
+    kinds = {"int": r"[-+]?[0-9]+", "float": number}
+    for kind, form in kinds.items():
+        whole = re.compile(f"^({form})$")
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", whole, list("-+.0123456789"))
+    return yaml.load(text, Loader)  # noqa: S506 - a safe loader

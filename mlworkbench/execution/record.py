@@ -12,6 +12,7 @@ __all__ = [
     "environment",
     "installed_packages",
     "open_run",
+    "Taken",
     "write_params",
     "close_run",
     "sweep",
@@ -302,6 +303,8 @@ def open_run(
     }
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     with writing(wb) as db:
+        if "place" in known:
+            _take_place(db, known["place"])
         row["name"] = name or _numbered(db, notebook.stem if notebook else kind)
         db.execute(runs.insert(), row)
         db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
@@ -324,6 +327,29 @@ def _keep_source(notebook: Path, folder: Path, secrets: tuple[str, ...]) -> None
         return  # what is no notebook is refused where it is executed
     text = json.dumps(redact_tree(found, secrets), indent=1, ensure_ascii=False)
     (folder / "source.ipynb").write_text(text + "\n", encoding="utf-8")
+
+
+# %% ../../nbs/3_execution/01_record.ipynb #a48e8010
+class Taken(WorkbenchError):
+    """The place of a run is taken: it has finished already."""
+
+    def __init__(self, run: str):
+        super().__init__(f"run {run} has finished in this place")
+        self.run = run
+
+
+def _take_place(db: sa.Connection, place: str) -> None:
+    """Declare dead whoever runs in a place; refuse when somebody has finished there."""
+    there = sa.select(facts.c.run).where(facts.c.name == "place", facts.c.value == place)
+    why = "another worker has taken its place"
+    db.execute(
+        runs.update()
+        .where(runs.c.run.in_(there), runs.c.state == "running")
+        .values(state="interrupted", ended=now(), error=why)
+    )
+    done = sa.select(runs.c.run).where(runs.c.run.in_(there), runs.c.state == "finished")
+    if (found := db.scalar(done)) is not None:
+        raise Taken(found)
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
@@ -510,6 +536,8 @@ def find_run(text: "str | Run", wb: Workbench | None = None) -> str:
     with reading(wb) as db:
         if "@" in text:
             return _run_of_version(db, text)
+        if db.scalar(sa.select(runs.c.run).where(runs.c.run == text)):
+            return text
         rows = db.execute(sa.select(runs.c.run, runs.c.name)).all()
     exact = [r.run for r in rows if r.run == text] or [r.run for r in rows if r.name == text]
     found = exact or [r.run for r in rows if len(text) >= 3 and r.run.startswith(text)]

@@ -13,9 +13,12 @@ __all__ = [
     "rows_sql",
     "split_rows_sql",
     "load_dataset",
+    "evaluation_part",
+    "split_summary",
 ]
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #19a1c919
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +26,9 @@ import pandas as pd
 
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
+from ..data.columns import literal
+from ..data.contracts import roles as contract_roles
+from ..data.kept import find_split, kept_sql, open_test
 from mlworkbench.data.lake import (
     declared_roles,
     key_sql,
@@ -49,7 +55,8 @@ class Problem:
     time, entity, amount : str or None
         Columns of the table.
     features : dict of str to str
-        Feature to its kind: ``number`` or ``category``.
+        Feature to its kind: ``number``, ``category``, ``text``, ``days before COLUMN`` (a date,
+        seen from the event's time) or ``days since 1970``.
     task : str
         ``binary``, ``multiclass`` or ``regression``.
     classes : tuple
@@ -60,6 +67,8 @@ class Problem:
         The state of the lake.
     notes : tuple of str
         What was decided on the way, for the record.
+    gap : str
+        How long the label takes, as its contract says; a split by time leaves that out of training.
     """
 
     table: str
@@ -75,6 +84,7 @@ class Problem:
     split: str
     snapshot: int
     notes: tuple = ()
+    gap: str = ""
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #7b4b08db
@@ -102,9 +112,11 @@ _TIMES = (
 )
 
 
-def _kind(type_: str) -> str | None:
+def _kind(type_: str, time: str | None = None) -> str | None:
     if type_ in _NUMBERS or type_.startswith("DECIMAL"):
         return "number"
+    if type_ in _TIMES:
+        return f"days before {time}" if time else "days since 1970"
     return "category" if type_ in ("VARCHAR", "UUID") or type_.startswith("ENUM") else None
 
 
@@ -196,8 +208,9 @@ def _features(
     for name, type_ in source.items():
         if name.lower() in out:
             continue
-        if kind := _kind(type_):
+        if kind := _kind(type_, roles["time"] if roles["time"] in source else None):
             found[name] = kind
+            notes += [f"{name} is taken as {kind}"] if kind.startswith("days") else []
         else:
             notes.append(f"left out {name}: a {type_} is not a feature")
     whole = [c for c in found if source[c] in _NUMBERS[:9]]
@@ -209,11 +222,29 @@ def _features(
         for name in (c for c, u in zip(whole, unique, strict=True) if u):
             del found[name]
             notes.append(f"left out {name}: it has another value in every row, so it is an id")
+    for name in _texts(values, found, con, snapshot):
+        found[name] = "text"
+        notes.append(f"{name} is taken as text: its words count, not its values")
     if not found:
         raise UserError(
             f"table '{values['table']}' has no column left to learn from", "Name fewer in drop="
         )
     return found, notes
+
+
+# %% ../../nbs/4_modelling/05_datasets.ipynb #6fe5aeee
+def _texts(values: dict, found: dict, con: Any, snapshot: int) -> list[str]:
+    """Name the categories that are free text."""
+    names = [name for name, kind in found.items() if kind == "category"]
+    if not names:
+        return []
+    tests = ", ".join(
+        f"avg(length(regexp_extract_all({c}, '\\S+'))) >= 4 AND count(DISTINCT {c}) > 0.5 * count({c})"
+        for c in (f"CAST({quoted(name)} AS VARCHAR)" for name in names)
+    )
+    source = quoted(values["view"] or values["table"])
+    query = f"SELECT {tests} FROM (FROM lake.main.{source} AT (VERSION => {snapshot}) LIMIT 10000)"
+    return [n for n, text in zip(names, con.execute(query).fetchone(), strict=True) if text]
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #55fd1efe
@@ -260,12 +291,18 @@ def describe_problem(
     features, notes = _features(values, known, roles, view, con, snapshot)
     asked = parse_split(values.get("split") or "auto")
     split = resolve_split(asked, roles["time"], roles["entity"])
+    if split.kind == "kept":
+        _check_kept(split.name, values, roles["key"], wb)
+    gap = _gap(values, split.kind, wb)
     by = {
         "time": f"by time ({roles['time']})",
         "grouped": f"at random, whole values of {roles['entity']}",
         "random": "at random by the row's key",
+        "stratified": f"at random by the row's key, with the same shares of {values['target']}",
+        "kept": f"as kept under the name {split.name}",
     }
     notes.append(f"split {by.get(split.kind, str(split))}")
+    notes += [f"{gap} before a test are no training: labels were not known"] if gap else []
     return Problem(
         values["table"],
         values["target"],
@@ -277,7 +314,28 @@ def describe_problem(
         split=str(split),
         snapshot=snapshot,
         notes=tuple(notes),
+        gap=gap,
     )
+
+
+def _gap(values: dict, kind: str, wb: Workbench) -> str:
+    """How long the target takes to be known, where its contract says so and the split is by time."""
+    said = contract_roles(values["table"], wb)
+    if kind != "time" or said.label != values["target"] or not said.delay:
+        return ""
+    seconds = int(said.delay.total_seconds())
+    return f"{seconds // 86_400} days" if seconds % 86_400 == 0 else f"{seconds} seconds"
+
+
+def _check_kept(name: str, values: dict, key: tuple, wb: Workbench) -> None:
+    """Refuse a kept split of another table, or of rows that are named otherwise."""
+    kept = find_split(name, wb)
+    if kept.table.lower() != values["table"].lower() or kept.key != tuple(key):
+        raise UserError(
+            f"split '{name}' divides table '{kept.table}' by {', '.join(kept.key) or 'row number'}, "
+            f"and this is '{values['table']}' by {', '.join(key) or 'row number'}",
+            "Keep a split of this table with `mlworkbench split keep`",
+        )
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #4693fb22
@@ -312,15 +370,29 @@ class Dataset:
         Numbers as float64, categories as text (``(missing)`` where empty).
     rows : DataFrame, shape (n, 6)
         ``row_key, split, label, entity, at, amount``; the label is 0/1 for a binary task, the
-        class for a multiclass one, the value for a regression.
+        class for a multiclass one, the value for a regression. Missing for a sealed test.
+    sealed : str
+        The split's name where its test is sealed.
     """
 
     problem: Problem
     features: pd.DataFrame = field(repr=False)
     rows: pd.DataFrame = field(repr=False)
+    sealed: str = ""
 
     def part(self, *splits: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Features and rows of the named splits."""
+        """Features and rows of the named splits.
+
+        Raises
+        ------
+        UserError
+            The test is sealed.
+        """
+        if self.sealed and "test" in splits:
+            raise UserError(
+                f"the test of split '{self.sealed}' is sealed: its labels are for evaluation alone",
+                "Choose on train and validation; the job `train` evaluates, and that is recorded",
+            )
         chosen = self.rows["split"].isin(splits).to_numpy()
         return self.features[chosen], self.rows[chosen]
 
@@ -341,15 +413,20 @@ def feature_columns(features: dict) -> str:
     Parameters
     ----------
     features : dict of str to str
-        Feature to ``number`` or ``category``.
+        Feature to its kind, as in ``Problem``.
     """
-    number, category = (
-        "CAST({0} AS DOUBLE) AS {0}",
-        "coalesce(CAST({0} AS VARCHAR), '(missing)') AS {0}",
-    )
-    return ", ".join(
-        (number if kind == "number" else category).format(quoted(n)) for n, kind in features.items()
-    )
+    forms = {
+        "number": "CAST({0} AS DOUBLE) AS {0}",
+        "category": "coalesce(CAST({0} AS VARCHAR), '(missing)') AS {0}",
+        "text": "coalesce(CAST({0} AS VARCHAR), '') AS {0}",
+        "days since 1970": "epoch_us({0}) / 864e8 AS {0}",
+    }
+    days = "(epoch_us({1}) - epoch_us({0})) / 864e8 AS {0}"
+    found = []
+    for name, kind in features.items():
+        time = quoted(kind.removeprefix("days before "))
+        found.append(forms.get(kind, days).format(quoted(name), time))
+    return ", ".join(found)
 
 
 def rows_sql(problem: Problem) -> str:
@@ -390,6 +467,11 @@ def split_rows_sql(problem: Problem, test: float, split_seed: int) -> str:
         raise UserError(f"test={test} is not a share", "Give a number between 0 and 1, such as 0.3")
     source = f"(SELECT *, rowid FROM lake.main.{quoted(problem.table)} AT (VERSION => {problem.snapshot}))"
     label = problem.target if problem.task == "binary" and set(problem.classes) <= {0, 1} else None
+    asked = parse_split(problem.split)
+    if asked.kind == "kept":
+        return f"SELECT row_key AS mlw_row_key, split AS mlw_split FROM ({kept_sql(asked.name)})"
+    if asked.kind == "stratified":
+        label = problem.target
     recipe = split_sql(
         problem.split,
         source,
@@ -400,6 +482,7 @@ def split_rows_sql(problem: Problem, test: float, split_seed: int) -> str:
         test,
         0.2,
         split_seed,
+        problem.gap,
     )
     return f"SELECT row_key AS mlw_row_key, split AS mlw_split FROM ({recipe})"
 
@@ -443,4 +526,75 @@ def load_dataset(
                 f"the {part} rows of '{problem.table}' have {found.nunique()} classes in {len(found)} rows",
                 "Choose another split or test share",
             )
-    return Dataset(problem, frame[list(problem.features)], rows)
+    asked = parse_split(problem.split)
+    sealed = asked.name if asked.name and find_split(asked.name, wb).sealed else ""
+    if sealed:
+        rows["label"] = rows["label"].where(rows["split"] != "test")
+    return Dataset(problem, frame[list(problem.features)], rows, sealed)
+
+
+def evaluation_part(
+    data: Dataset, reason: str = "", wb: Workbench | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give the test's features and rows to an evaluation; of a sealed test, that is recorded.
+
+    Parameters
+    ----------
+    data : Dataset
+    reason : str
+        What is evaluated; the current run when empty.
+    wb : Workbench, optional
+    """
+    if not data.sealed:
+        return data.part("test")
+    open_test(data.sealed, reason or os.environ.get("MLWORKBENCH_RUN") or "no run", wb)
+    labels = lake_cursor(wb).sql(f"SELECT mlw_row_key, mlw_label FROM ({rows_sql(data.problem)})")
+    known = labels.df().set_index("mlw_row_key")["mlw_label"]
+    chosen = (data.rows["split"] == "test").to_numpy()
+    found = known[data.rows["row_key"][chosen]].to_numpy()
+    if data.problem.task == "binary":
+        found = (found == data.problem.classes[1]).astype(int)
+    return data.features[chosen], data.rows[chosen].assign(label=found)
+
+
+# %% ../../nbs/4_modelling/05_datasets.ipynb #72186d55
+def split_summary(
+    data: Dataset, test: float = 0.3, split_seed: int = 0, wb: Workbench | None = None
+) -> pd.DataFrame:
+    """Rows, period and positives of each part of a split, the gap among them.
+
+    Parameters
+    ----------
+    data : Dataset
+    test, split_seed
+        As given to ``load_dataset``.
+    wb : Workbench, optional
+
+    Returns
+    -------
+    DataFrame
+        One row for train, gap, validation and test where there are any: ``rows, first, last`` (with
+        a time), ``positive`` (how many, of a binary task; missing for a sealed test) and ``share``.
+    """
+    problem, splits = data.problem, split_rows_sql(data.problem, test, split_seed)
+    bad = "false"
+    if problem.task == "binary":
+        bad = f"mlw_label = {literal(str(problem.classes[1]))}"
+    query = f"""
+        WITH parts AS (
+          SELECT mlw_split AS part, mlw_at, mlw_label, min(mlw_at) FILTER (mlw_split = 'train') OVER () AS first,
+            max(mlw_at) FILTER (mlw_split = 'test') OVER () AS last
+          FROM ({rows_sql(problem)}) LEFT JOIN ({splits}) USING (mlw_row_key))
+        SELECT coalesce(part, 'gap') AS part, count(*) AS rows, min(mlw_at) AS first, max(mlw_at) AS last,
+          count(*) FILTER ({bad}) AS positive FROM parts
+        WHERE part IS NOT NULL OR mlw_at BETWEEN first AND last GROUP BY ALL"""
+    found = lake_cursor(wb).sql(query).df().set_index("part")
+    order = [p for p in ("train", "gap", "validation", "test") if p in found.index]
+    found = found.reindex(order).rename_axis(None)
+    found = found if problem.time else found.drop(columns=["first", "last"])
+    if problem.task != "binary":
+        return found.drop(columns="positive")
+    found["share"] = (found["positive"] / found["rows"]).round(5)
+    if data.sealed:
+        found.loc["test", ["positive", "share"]] = None
+    return found

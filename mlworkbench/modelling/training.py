@@ -7,6 +7,8 @@ __all__ = [
     "training_threads",
     "as_pool",
     "fit_catboost",
+    "thinned",
+    "with_true_odds",
     "predict_scores",
     "model_signature",
     "feature_importance",
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.errors import UserError
 from ..core.progress import Progress, silent
 from .datasets import Dataset, Problem
 
@@ -64,8 +67,9 @@ def as_pool(features: Any, label: Any, problem: Problem, weight: Any = None) -> 
 
     if isinstance(features, catboost.Pool):
         return features
-    categories = [n for n, k in problem.features.items() if k == "category"]
-    return catboost.Pool(features, label, cat_features=categories, weight=weight)
+    kinds = {k: [n for n, f in problem.features.items() if f == k] for k in ("category", "text")}
+    text = {"text_features": kinds["text"]} if kinds["text"] else {}
+    return catboost.Pool(features, label, cat_features=kinds["category"], weight=weight, **text)
 
 
 # %% ../../nbs/4_modelling/06_training.ipynb #afe44586
@@ -131,6 +135,50 @@ def fit_catboost(
     held = as_pool(*validation, problem) if isinstance(validation, tuple) else validation
     report = _Report(iterations, progress, learned)
     model.fit(pool, eval_set=held, callbacks=[report])
+    return model
+
+
+# %% ../../nbs/4_modelling/06_training.ipynb #b5708043
+def thinned(rows: pd.DataFrame, negatives: float, seed: int = 0) -> np.ndarray:
+    """Choose all positives and a share of the negatives, by the hash of the row's key.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With ``row_key`` and a 0/1 ``label``.
+    negatives : float
+        Share of the negatives to keep, in (0, 1].
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    UserError
+        The share is not in (0, 1].
+    """
+    if not 0 < negatives <= 1:
+        raise UserError(f"negatives={negatives} is not a share", "Give more than 0 and at most 1")
+    unit = pd.util.hash_array((str(seed) + ":" + rows["row_key"].astype(str)).to_numpy(object))
+    return (rows["label"] == 1).to_numpy() | (unit / 2.0**64 < negatives)
+
+
+def with_true_odds(model: Any, negatives: float = 1, positive_weight: float = 1) -> Any:
+    """Take back, in a binary model's bias, what sampling and weighting did to its odds.
+
+    Parameters
+    ----------
+    model : CatBoostClassifier
+        Fitted with the logistic loss; it is changed.
+    negatives : float
+        Share of the negatives that it was trained on.
+    positive_weight : float
+        Weight of a positive row.
+    """
+    scale, bias = model.get_scale_and_bias()
+    model.set_scale_and_bias(scale, bias - float(np.log(positive_weight / negatives)))
     return model
 
 
@@ -210,7 +258,7 @@ def leaking_features(data: Dataset, limit: float = 0.98, rows: int = 100_000) ->
     found = {}
     for name, kind in data.problem.features.items():
         value = features[name]
-        if kind == "category":
+        if kind in ("category", "text"):
             value = _crossed_rates(value, label)
         score = value.fillna(value.min() - 1 if value.notna().any() else 0).to_numpy()
         auc = roc_auc_score(label, score)

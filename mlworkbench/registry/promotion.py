@@ -275,7 +275,7 @@ def _decide(found: Request, state: str, why: str, gates: list, wb: Workbench) ->
         _close_request(db, found, state, why, gates, None)
         record_event(
             db,
-            state,
+            "reject" if state == "rejected" else state,
             f"{found.model}@{found.version}",
             why,
             request=found.request,
@@ -433,7 +433,9 @@ def rollback(alias: str, reason: str = "", wb: Workbench | None = None) -> dict:
         line = _line_of_holders(db, model, name)
         known = [f"{r.model}@{r.alias}" for r in db.execute(sa.select(aliases))]
     if alias not in known:
-        raise UserError(f"nobody holds {alias}", nearest(alias, known))
+        mine = [k for k in known if k.startswith(f"{model}@")]
+        there = nearest(alias, mine) if mine else f"There is: {', '.join(known) or 'no alias yet'}"
+        raise UserError(f"nobody holds {alias}", there)
     before = line[-2] if len(line) > 1 else None
     if before is not None:
         load_model(f"{model}@{before}", wb)
@@ -444,9 +446,7 @@ def rollback(alias: str, reason: str = "", wb: Workbench | None = None) -> dict:
                 "Look again with `mlworkbench models`",
             )
         _hand_over(db, model, name, before, "rollback", None, None)
-        record_event(
-            db, "rollback", f"{model}@{before}", why, alias=name, was=line[-1], version=before
-        )
+        record_event(db, "rollback", alias, why, alias=name, was=line[-1], version=before)
     return {"model": model, "alias": name, "version": before, "was": line[-1]}
 
 

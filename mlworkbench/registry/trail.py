@@ -29,30 +29,33 @@ def _asked(told: dict, event: dict, body: dict) -> None:
 
 
 def _decided(told: dict, event: dict, body: dict) -> None:
-    state = "approved" if event["action"] == "approve" else event["action"]
+    state = {"approve": "approved", "reject": "rejected"}.get(event["action"], event["action"])
     kept = told["request"].setdefault(body["request"], {})
     kept |= {"state": state, "decided_by": event["actor"], "decision": event["reason"]}
     kept |= {"self_approved": body.get("self_approved")}
     kept |= {"gates": body["gates"]} if "gates" in body else {}
     if state == "approved":
-        _handed_over(told, event, body, "promotion")
+        model, _, version = event["subject"].partition("@")
+        _handed_over(told, f"{model}@{body['alias']}", int(version), body, "promotion")
 
 
-def _handed_over(told: dict, event: dict, body: dict, cause: str = "rollback") -> None:
-    model, _, version = event["subject"].partition("@")
-    name = f"{model}@{body['alias']}"
+def _rolled_back(told: dict, event: dict, body: dict) -> None:
+    _handed_over(told, event["subject"], body["version"], body, "rollback")
+
+
+def _handed_over(told: dict, name: str, version: int | None, body: dict, cause: str) -> None:
     line = [k for k in told["reign"] if k.startswith(f"{name} ")]
-    if line:
+    if line and told["reign"][line[-1]]["ended_by"] is None:
         told["reign"][line[-1]]["ended_by"] = cause
     told["alias"].pop(name, None)
-    if version != "None":
-        held = {"version": int(version), "request": body.get("request")}
+    if version is not None:
+        held = {"version": version, "request": body.get("request")}
         told["reign"][f"{name} {len(line) + 1}"] = held | {"ended_by": None}
         told["alias"][name] = held | {"self_approved": body.get("self_approved")}
 
 
-_STEPS = {"register": _registered, "promote": _asked, "rollback": _handed_over}
-_STEPS |= dict.fromkeys(("approve", "refused", "rejected", "overtaken"), _decided)
+_STEPS = {"register": _registered, "promote": _asked, "rollback": _rolled_back}
+_STEPS |= dict.fromkeys(("approve", "refused", "reject", "overtaken"), _decided)
 
 
 def told_by_events(rows: Iterable[dict]) -> dict[str, dict]:

@@ -1,0 +1,356 @@
+"""Contracts: what they say holds, what breaks them is kept with its line, and nothing is lost or doubled."""
+
+import gzip
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.data.checks import check_table
+from mlworkbench.data.contracts import adopt, contract_file, contract_versions, declare, roles
+from mlworkbench.data.ingestion import ingest
+from mlworkbench.data.lake import snapshots, sql, verify_files
+from mlworkbench.data.mending import quarantined, replay, write_quarantine
+
+PAN = "4111111111111111"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(data, name="x.csv"):
+        path = tmp_path / name
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    return write
+
+
+def counts(answer):
+    told = tuple(answer[w] for w in ("added", "updated", "unchanged", "quarantined"))
+    assert answer["rows"] == sum(told) == sum(f["rows"] for f in answer["files"])
+    for f in answer["files"]:
+        assert f["rows"] == f["added"] + f["updated"] + f["unchanged"] + f["quarantined"]
+    return told
+
+
+def held(wb, table="t"):
+    """What a refusal must not change."""
+    return (
+        sorted(map(str, sql(f"FROM {table}", wb=wb).fetchall())),
+        sorted(map(str, sql("FROM mlw_quarantine", wb=wb).fetchall())),
+        len(snapshots(wb=wb)),
+        sorted(p.name for p in (wb.root / "lake" / "tmp").rglob("*")),
+    )
+
+
+def edit(wb, old, new, table="t"):
+    file = contract_file(table, wb)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return file
+
+
+LINES = [f"{i},{i}.25,word {i}" for i in range(1000, 1200)]
+
+
+@pytest.mark.parametrize("form", ["plain", "CRLF", "Latin-1", "gzip", "quoted lines"])
+def test_every_broken_row_is_kept_with_its_line(wb, write, form):
+    ingest(write("id,amount,note\n1,1.5,é\n2,2.5,b\n", "first.csv"), table="t", key="id", wb=wb)
+    lines = list(LINES)
+    lines[10:10] = ["9,9", "x1,5,bad id", ",5,no id", "1,1.5,other note"]  # after eleven lines
+    lines += ["1000,1000.25,word 1000", "1001,0,twice", "7,12o,text", "8,8"]
+    first = 12
+    if form == "quoted lines":
+        lines[0] = '1000,1000.25,"word\n\n1000"'
+        lines[-4] = lines[0]
+        first = 14
+    text = "id,amount,note\n" + "\n".join(lines)
+    data = text.encode()
+    if form == "CRLF":
+        data = text.replace("\n", "\r\n").encode()
+    if form == "Latin-1":
+        data = text.replace("bad id", "schlüssel").encode("latin-1")
+    if form == "gzip":
+        data = gzip.compress(data)
+    answer = ingest(write(data), table="t", wb=wb)
+    assert counts(answer) == (200, 0, 1, 7)  # the exact copy of row 1000 is known, not broken
+    found = [(r["line"], r["column"], r["reason"]) for r in quarantined("t", wb)]
+    end = first + 4 + 190 + (2 if form == "quoted lines" else 0)
+    assert found == [
+        (first, "", "2 columns where the header has 3"),
+        (first + 1, "id", "id holds 'x1', which is no BIGINT"),
+        (first + 2, "id", "id is empty"),
+        (first + 3, "id", "the key id 1 stands in the table already, with other values"),
+        (end + 1, "id", "the key id 1001 stands in the source twice, with other values"),
+        (end + 2, "amount", "amount holds '12o', which is no DOUBLE"),
+        (end + 3, "", "2 columns where the header has 3"),
+    ]
+    assert sql("SELECT count(*), sum(amount) FROM t", wb=wb).fetchone() == (202, 4 + 200 * 1099.75)
+    before = held(wb)
+    assert counts(ingest(write(data), table="t", wb=wb)) == (0, 0, answer["rows"], 0)
+    assert held(wb) == before and verify_files(wb) == []
+
+
+def test_too_many_broken_rows_stop_everything(wb, write):
+    ingest(write("id,v\n1,1\n", "first.csv"), table="t", key="id", wb=wb)
+    before = held(wb)
+    rows = "".join(f"{i},{i}\n" for i in range(10, 104))
+    with pytest.raises(UserError) as caught:
+        ingest(write(f"id,v\n{rows}" + "x,1\n" * 6), table="t", wb=wb)
+    assert "x.csv does not fit the table t: id is VARCHAR" in str(caught.value)
+    with pytest.raises(
+        UserError, match="line 96: id is empty.*6 of 100 rows are broken.*100 refused"
+    ):
+        ingest(write(f"id,v\n{rows}" + ",1\n" * 6), table="t", wb=wb)
+    assert held(wb) == before
+    assert counts(ingest(write(f"id,v\n{rows}9,9\n" + ",1\n" * 5), table="t", wb=wb))[3] == 5
+
+
+def test_the_same_rows_in_another_form_are_known_by_key(wb, write, tmp_path):
+    table = pa.table({"id": [1, 2, 3], "v": [0.1, None, 1e300], "s": ["a", "", None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert counts(ingest(tmp_path / "a.parquet", table="t", key="id", wb=wb)) == (3, 0, 0, 0)
+    lines = '{"id": 2, "v": null, "s": ""}\n{"id": 1, "v": 0.1, "s": "a"}\n'
+    assert counts(ingest(write(lines, "a.jsonl"), table="t", wb=wb)) == (0, 0, 2, 0)
+    assert counts(ingest(write("id,v,s\n4,4,d\n1,0.1,a\n"), table="t", wb=wb)) == (1, 0, 1, 0)
+
+
+def test_upsert_brings_rows_up_to_date(wb, write):
+    with pytest.raises(UserError, match="t has none.*Name it with --key"):
+        ingest(write("id,v\n1,a\n"), table="t", mode="upsert", wb=wb)
+    rows = "".join(f"{i},a\n" for i in range(100))
+    assert (
+        counts(ingest(write(f"id,v\n{rows}"), table="t", mode="upsert", key="id", wb=wb))[0] == 100
+    )
+    ids = dict(sql("SELECT id, rowid FROM t", wb=wb).fetchall())
+    change = write(
+        "id,v\n" + "".join(f"{i},{'b' if i < 7 else 'a'}\n" for i in range(5, 60)) + "777,c\n5,z\n"
+    )
+    assert counts(ingest(change, table="t", mode="upsert", wb=wb)) == (1, 2, 53, 1)
+    assert sql("SELECT count(*), count(*) FILTER (v = 'b') FROM t", wb=wb).fetchone() == (101, 2)
+    assert all(
+        ids[i] == row for i, row in sql("SELECT id, rowid FROM t WHERE id < 100", wb=wb).fetchall()
+    )
+    before = held(wb)
+    assert counts(ingest(change, table="t", mode="upsert", wb=wb)) == (0, 0, 56, 1)
+    assert held(wb) == before
+
+
+def test_a_table_gives_way_only_when_asked(wb, write):
+    ingest(write("id,v\n1,1\n2,2\n"), table="t", key="id", wb=wb)
+    wide = write("id,v,w\n3,1.5,x\n4,b,y\n", "wide.csv")
+    before, then = held(wb), snapshots(wb=wb)[-1]["snapshot"]
+    with pytest.raises(UserError, match="new: w; v is VARCHAR and in the table BIGINT.*--evolve"):
+        ingest(wide, table="t", wb=wb)
+    rehearsed = ingest(wide, table="t", evolve=True, dry_run=True, wb=wb)
+    assert counts(rehearsed) == (2, 0, 0, 0) and held(wb) == before
+    assert counts(ingest(wide, table="t", evolve=True, wb=wb)) == (2, 0, 0, 0)
+    rows = sorted(sql("SELECT id, v, w FROM t", wb=wb).fetchall())
+    assert rows == [(1, "1", None), (2, "2", None), (3, "1.5", "x"), (4, "b", "y")]
+    assert sorted(sql("FROM t", at=then, wb=wb).fetchall()) == [(1, 1), (2, 2)]
+    newest = contract_versions("t", wb)[-1]
+    assert (
+        newest.breaking
+        and "v BIGINT → VARCHAR (breaking)" in newest.changes
+        and "w is new" in newest.changes
+    )
+    assert counts(ingest(write("id,v\n5,e\n", "less.csv"), table="t", evolve=True, wb=wb))[0] == 1
+
+
+def test_what_the_owner_writes_holds_to_the_letter(wb, write):
+    rows = "".join(f"{i},{i},EUR,2026-01-0{1 + i % 9} 10:00:00\n" for i in range(100))
+    ingest(write(f"id,amount,currency,at\n{rows}"), table="t", key="id", wb=wb)
+    assert roles("t", wb).named() == {"key": ["id"], "time": ["at"]}  # certain without asking
+    limits = "physicalType: VARCHAR\n    enum: [{value: EUR}, {value: USD}]\n    customProperties: [{property: role, value: forbidden}]"
+    edit(wb, "physicalType: VARCHAR", limits)
+    file = edit(
+        wb,
+        "- name: amount\n",
+        "- name: amount  # in cents\n    logicalTypeOptions: {maximum: 500}\n",
+    )
+    mine = file.read_text()
+    more = "".join(f"{i},{i},USD,2026-02-01 10:00:00\n" for i in range(300, 398))
+    answer = ingest(
+        write(
+            f"id,amount,currency,at\n{more}998,501,EUR,2026-02-01 10:00:00\n999,1,GBP,2026-02-01 10:00:00\n"
+        ),
+        table="t",
+        wb=wb,
+    )
+    assert counts(answer) == (98, 0, 0, 2) and file.read_text() == mine
+    assert [r["reason"] for r in quarantined("t", wb)] == [
+        "amount 501 is above 500",
+        "currency GBP is not among the allowed values",
+    ]
+    kept = contract_versions("t", wb)[-1]
+    assert kept.text == mine and kept.breaking and "amount: at most 500 (breaking)" in kept.changes
+    assert roles("t", wb).forbidden == ("currency",) and check_table("t", wb=wb).holds
+    edit(wb, "maximum: 500", "maximum: 50")
+    found = check_table("t", wb=wb)
+    assert (found.broken, found.findings[0]["promise"], found.findings[0]["rows"]) == (
+        147,
+        "at most 50",
+        147,
+    )
+    edit(wb, "maximum: 50", "maximum: fifty")
+    with pytest.raises(UserError, match="'fifty' of amount is no number"):
+        check_table("t", wb=wb)
+    file.write_text("schema: [*a]")
+    with pytest.raises(UserError, match="no plain YAML"):
+        roles("t", wb)
+
+
+def test_next_months_data_does_not_break_what_was_inferred(wb, write):
+    ingest(write("id,amount,kind,at\n1,5,a,2026-01-01 10:00:00\n"), table="t", key="id", wb=wb)
+    other = "".join(f"{i},{i * 1000},k{i},2027-01-01 10:00:00\n" for i in range(2, 40)) + "41,,,\n"
+    assert counts(ingest(write(f"id,amount,kind,at\n{other}"), table="t", wb=wb)) == (39, 0, 0, 0)
+
+
+def test_protected_columns_never_reach_the_disk(wb, write, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLWORKBENCH_HASH_KEY", "a key of more than sixteen")
+    said = (
+        "apiVersion: v3.2.0\nkind: DataContract\nid: t\nversion: 1.0.0\nstatus: active\nschema:\n- name: t\n  properties:\n"
+        "  - {name: pan, customProperties: [{property: role, value: card}]}\n"
+        "  - {name: mail, customProperties: [{property: role, value: personal}]}\n"
+        "  - {name: amount, physicalType: DOUBLE, logicalTypeOptions: {minimum: 0}}\n"
+    )
+    contract = write(said, "t.yaml")
+    rows = "".join(f"4111 1111 1111 1111,me{i % 3}@secret.org,{i}\n" for i in range(98))
+    source = write(f"pan,mail,amount\n{rows}{PAN},you@secret.org,-5\n{PAN},torn@secret.org\n")
+    assert counts(ingest(source, table="t", contract=contract, wb=wb)) == (98, 0, 0, 2)
+    seen = sql("SELECT DISTINCT pan, mail FROM t", wb=wb).fetchall()
+    assert (
+        {p for p, _ in seen} == {"411111******1111"}
+        and {len(m) for _, m in seen} == {64}
+        and len(seen) == 3
+    )
+    import duckdb
+
+    found = [duckdb.sql(f"FROM '{f}'").fetchall() for f in wb.root.rglob("*.parquet")]
+    text = str(found) + "".join(
+        f.read_bytes().decode("latin-1") for f in wb.root.rglob("*") if f.is_file()
+    )
+    assert PAN not in text and "secret.org" not in text and "4111 1111" not in text
+    assert roles("t", wb).card == ("pan",) and roles("t", wb).personal == ("mail",)
+    again = pa.table({"pan": [4111111111111111], "mail": ["me0@secret.org"], "amount": [1000.0]})
+    assert counts(ingest(again, table="t", wb=wb))[0] == 1
+    assert (
+        len(sql("SELECT DISTINCT pan, mail FROM t", wb=wb).fetchall()) == 3
+    )  # the same hash again
+
+
+def test_a_card_number_among_words_is_kept_masked(wb, write):
+    notes = "".join(f"{i},order {i} arrived\n" for i in range(100))
+    source = write(
+        f"id,note\n{notes}100,paid with 4111-1111-1111-1111 ok\n101,{PAN}\n102,iban DE02 1203 0000 0000 2020 51\n"
+    )
+    assert counts(ingest(source, table="t", key="id", wb=wb)) == (101, 0, 0, 2)
+    assert [r["row"]["note"][-18:] for r in quarantined("t", wb)] == [
+        "with ************1111 ok"[-18:],
+        "************1111",
+    ]
+    back = replay("t", wb=wb)
+    assert (back["added"], back["quarantined"]) == (2, 0)  # masked, it may come in
+    words = random.Random(0)
+    texts = pa.table({"ref": [f"{words.randrange(10**16):016d}" for _ in range(10_000)]})
+    assert counts(ingest(texts, table="refs", wb=wb)) == (10_000, 0, 0, 0)
+
+
+def test_rows_come_back_once_mended(wb, write, tmp_path):
+    rows = "".join(f"{i},{i}.5,w\n" for i in range(100))
+    ingest(write(f"id,amount,note\n{rows}"), table="t", key="id", wb=wb)
+    edit(
+        wb, "physicalType: DOUBLE", "physicalType: DOUBLE\n    logicalTypeOptions: {maximum: 1000}"
+    )
+    more = "".join(f"{i},{i}.5,w\n" for i in range(200, 300))
+    ingest(
+        write(f"id,amount,note\n{more}900,5000,=cmd()\n901,1.x,-5\n902,1\n", "y.csv"),
+        table="t",
+        wb=wb,
+    )
+    assert replay("t", wb=wb) | {"snapshot": 0} == {
+        "table": "t", "snapshot": 0, "rows": 3, "added": 0, "unchanged": 0, "quarantined": 3,
+    }  # fmt: skip
+    edit(wb, "maximum: 1000", "maximum: 9000")
+    assert replay("t", wb=wb)["added"] == 1
+    file = tmp_path / "broken.csv"
+    assert write_quarantine("t", file, wb) == 2 and ",'-5" in file.read_text()
+    with pytest.raises(UserError, match="is there already"):
+        write_quarantine("t", file, wb)
+    lines = file.read_text().splitlines()
+    mended = [line.replace("1.x", "1.5") for line in lines[:-1]] + [
+        lines[-1][: -len(",,")].rstrip(",") + ",902,2.5,z"
+    ]
+    file.write_text("\n".join(mended) + "\n")
+    assert replay("t", file, wb)["quarantined"] == 0
+    assert sql("SELECT * FROM t WHERE id >= 900 ORDER BY id", wb=wb).fetchall() == [
+        (900, 5000.0, "=cmd()"), (901, 1.5, "-5"), (902, 2.5, "z"),
+    ]  # fmt: skip
+    assert counts(ingest(write(f"id,amount,note\n{rows}"), table="t", wb=wb))[2] == 100
+    assert counts(ingest(tmp_path / "y.csv", table="t", wb=wb))[2] == 103
+
+
+def test_file_by_file(wb, write, tmp_path, monkeypatch):
+    from mlworkbench.data import ingestion
+
+    for i in range(4):
+        write(f"id\n{i}\n", f"p{i}.csv")
+    real, seen = ingestion.load, []
+
+    def load(*given, **more):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+
+    monkeypatch.setattr(ingestion, "load", load)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(str(tmp_path / "p*.csv"), table="t", each=True, wb=wb)
+    assert sorted(sql("FROM t", wb=wb).fetchall()) == [(0,), (1,)]
+    assert counts(ingest(str(tmp_path / "p*.csv"), table="t", each=True, wb=wb)) == (2, 0, 2, 0)
+
+
+def test_roles_are_read_where_they_were_said(wb, write):
+    ingest(write("id,at,fraud,amount\n1,2026-01-01 10:00:00,0,5\n"), table="t", key="id", wb=wb)
+    declare("t", wb, label={"fraud": "7 days"}, amount="amount", monotone={"amount": "increasing"})
+    said = roles("T", wb)
+    assert (said.label, said.delay.days, said.monotone) == ("fraud", 7, {"amount": 1})
+    edit(wb, "value: 7 days", "value: 9 days")
+    assert roles("t", wb).delay.days == 9  # at once
+    declare("t", wb, entity="id")  # what waits in the file is kept, not lost
+    assert roles("t", wb).delay.days == 9 and roles("t", wb).entity == ("id",)
+    assert [v.version for v in contract_versions("t", wb)] == [1, 2, 3, 4] and adopt(
+        "t", wb
+    ) is None
+    assert roles("none", wb).named() == {}
+
+
+def test_the_commands(wb, write):
+    import json
+
+    from mlworkbench.desk.cli import cli
+
+    def call(*words):
+        done = CliRunner().invoke(cli, [*words, "--workbench", str(wb.root), "--json"])
+        return json.loads(done.stdout) if done.exit_code == 0 else done.exception
+
+    rows = "".join(f"{i},{i}\n" for i in range(60))
+    path = write(f"id,v\n{rows}")
+    rehearsed = call("ingest", str(path), "--table", "t", "--key", "id", "--dry-run")
+    assert rehearsed["added"] == 60 and call("tables") == [] and not contract_file("t", wb).exists()
+    answer = call("ingest", str(path), "--table", "t", "--key", "id")
+    keys = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
+    assert list(answer) == keys and answer["added"] == 60
+    shown = call("contract", "show", "t")
+    assert shown["roles"] == {"key": ["id"]} and not shown["edited"] and len(shown["versions"]) == 1
+    edit(wb, "- name: v\n", "- name: v\n    logicalTypeOptions: {maximum: 50}\n")
+    refused = call("contract", "check", "t")
+    assert isinstance(refused, WorkbenchError) and "v is not at most 50 in 9 rows" in str(refused)
+    edit(wb, "maximum: 50", "maximum: 60")
+    assert call("contract", "check", "t")["holds"] and call("contract", "replay", "t")["rows"] == 0
+    with pytest.raises(UserError, match="no table 'none'"):
+        raise call("contract", "show", "none")

@@ -1,0 +1,194 @@
+"""Splits with a name, seals, and what a data set makes of dates, texts and delays."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlworkbench.core.audit import list_events
+from mlworkbench.core.errors import UserError
+from mlworkbench.data.kept import find_split, keep_split, list_splits, test_rows
+from mlworkbench.data.lake import declare_roles, newest_snapshot, sql, write_lake
+from mlworkbench.modelling.datasets import (
+    describe_problem,
+    evaluation_part,
+    feature_columns,
+    load_dataset,
+    split_summary,
+)
+from mlworkbench.modelling.training import fit_catboost, predict_scores
+
+WORDS = ["stolen card", "late parcel", "wrong size", "never came", "paid twice", "gift for mother"]
+keys_of_test = test_rows  # not itself a test
+del test_rows
+
+
+def payments(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.random(n) < 0.3
+    born = [dt.date(2026, 1, 1) - dt.timedelta(days=int(d)) for d in rng.integers(10, 900, n)]
+    said = [" ".join(rng.choice(WORDS, 4)) + (" urgent" if bad else "") for bad in label]
+    return pd.DataFrame(
+        {
+            "id": np.arange(n),
+            "at": pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(n) // 6, unit="D"),
+            "who": [f"w{i}" for i in rng.integers(0, 250, n)],
+            "amount": rng.gamma(2, 20, n),
+            "opened": born,
+            "message": said,
+            "fraud": label.astype(int),
+        }
+    )
+
+
+@pytest.fixture
+def cards(wb):
+    with write_lake("payments", wb=wb) as write:
+        write.con.register("new", payments())
+        write.con.execute("CREATE TABLE pay AS FROM new")
+        declare_roles(write.con, "pay", key="id", time="at", entity="who")
+    return wb
+
+
+def described(wb, **more):
+    return describe_problem({"table": "pay", "target": "fraud"} | more, wb)
+
+
+def test_two_runs_on_a_kept_split_share_their_rows_when_the_table_grows(cards):
+    kept = keep_split("first", "pay", "time", label="fraud", wb=cards)
+    before = load_dataset(described(cards, split="kept:first"), wb=cards)
+    with write_lake("more", wb=cards) as write:
+        write.con.register("new", payments(900).iloc[600:])
+        write.con.execute("INSERT INTO pay FROM new")
+    after = load_dataset(described(cards, split="kept:first"), wb=cards)
+    assert before.rows.equals(after.rows) and len(after.rows) == sum(kept.rows.values())
+    moved = load_dataset(described(cards, split="time"), wb=cards).rows
+    assert set(moved.loc[moved["split"] == "test", "row_key"]) != set(keys_of_test("first", cards))
+    assert [split.split for split in list_splits(cards)] == ["first"]
+
+
+def test_a_sealed_test_gives_its_labels_to_evaluation_alone(cards):
+    keep_split("sealed", "pay", "random", label="fraud", sealed=True, wb=cards)
+    problem = described(cards, split="kept:sealed")
+    data = load_dataset(problem, wb=cards)
+    assert data.rows.loc[data.rows["split"] == "test", "label"].isna().all()
+    assert data.part("train")[1]["label"].notna().all()
+    with pytest.raises(UserError, match="sealed"):
+        data.part("train", "test")
+    assert split_summary(data, wb=cards)["positive"].isna()["test"]
+    events = len(list_events(wb=cards))
+    x, rows = evaluation_part(data, "run train-1", cards)
+    truth = sql("SELECT id::VARCHAR AS k, fraud FROM pay", wb=cards).df().set_index("k")["fraud"]
+    assert (rows["label"].to_numpy() == truth[rows["row_key"]].to_numpy()).all() and len(x) > 100
+    said = list_events("sealed", cards)[-1]
+    assert (said["action"], said["reason"]) == ("open test", "run train-1")
+    assert len(list_events(wb=cards)) == events + 1
+    keep_split("open", "pay", "random", label="fraud", wb=cards)
+    same = load_dataset(described(cards, split="kept:open"), wb=cards).part("test")[1]
+    assert same["label"].tolist() == rows["label"].tolist()
+
+
+def test_what_a_kept_split_refuses(cards):
+    keep_split("one", "pay", "random", wb=cards)
+    for wrong, said in (
+        (lambda: keep_split("one", "pay", wb=cards), "never changes"),
+        (lambda: keep_split("../x", "pay", wb=cards), "cannot name"),
+        (lambda: keep_split("two", "pay", label="frod", wb=cards), "Did you mean 'fraud'"),
+        (lambda: keep_split("two", "pay", sealed=True, wb=cards), "needs to know the label"),
+        (lambda: keep_split("two", "pya", wb=cards), "pay"),
+        (lambda: find_split("on", cards), "Did you mean 'one'"),
+        (lambda: described(cards, split="kept:none"), "no split 'none'"),
+        (lambda: described(cards, split="kept:one", key="id,who"), "divides table"),
+    ):
+        with pytest.raises(UserError, match=said):
+            wrong()
+
+
+def test_a_split_killed_between_rows_and_record_is_kept_anew(cards, monkeypatch):
+    from mlworkbench.data import kept
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(kept, "_record", killed)
+        keep_split("cut", "pay", "random", wb=cards)
+    assert list_splits(cards) == []
+    again = keep_split("cut", "pay", "random", seed=1, wb=cards)
+    assert sum(again.rows.values()) == 600 and len(keys_of_test("cut", cards)) == again.rows["test"]
+
+
+def test_the_delay_of_a_declared_label_leaves_a_gap(cards):
+    plain = load_dataset(described(cards), wb=cards)
+    with write_lake("label", wb=cards) as write:
+        declare_roles(write.con, "pay", label={"fraud": "7 days"})
+    problem = described(cards)
+    assert problem.gap == "7 days" and any("7 days" in note for note in problem.notes)
+    data = load_dataset(problem, wb=cards)
+    times = {p: data.part(p)[1]["at"] for p in ("train", "validation", "test")}
+    assert times["test"].min() - times["validation"].max() >= pd.Timedelta(days=7)
+    assert times["validation"].min() - times["train"].max() >= pd.Timedelta(days=7)
+    told = split_summary(data, wb=cards)
+    assert told["rows"].sum() == len(plain.rows) == 600 and told["rows"]["gap"] > 50
+    assert told["positive"].sum() == plain.rows["label"].sum()
+    assert told["last"]["train"] < told["first"]["test"]
+    assert described(cards, split="random").gap == ""
+
+
+def test_the_test_on_new_entities_leaves_out_the_known_ones(cards):
+    with write_lake("label", wb=cards) as write:
+        declare_roles(write.con, "pay", label={"fraud": "7 days"})
+    data = load_dataset(described(cards, split="time:new"), wb=cards)
+    whole = load_dataset(described(cards, split="time"), wb=cards)
+    every = sql("SELECT * FROM pay", wb=cards).df()
+    kept = set(data.part("test")[1]["row_key"])
+    for _, row in whole.part("test")[1].iterrows():
+        wait = row["at"] - pd.Timedelta(days=7)
+        bad = every[(every["who"] == row["entity"]) & (every["fraud"] == 1) & (every["at"] < wait)]
+        assert (row["row_key"] in kept) == bad.empty
+    assert 0 < len(kept) < len(whole.part("test")[1])
+
+
+def test_a_stratified_split_has_the_same_shares_in_each_class(cards):
+    data = load_dataset(described(cards, split="stratified"), wb=cards)
+    share = data.rows.groupby("split")["label"].mean()
+    assert share.max() - share.min() < 0.01
+    again = load_dataset(described(cards, split="stratified"), split_seed=1, wb=cards)
+    assert (again.rows["split"] != data.rows["split"]).mean() > 0.3
+
+
+def test_dates_and_texts_need_no_help(cards):
+    problem = described(cards, split="random")
+    assert problem.features == {
+        "who": "category",
+        "amount": "number",
+        "opened": "days before at",
+        "message": "text",
+    }
+    assert any("opened" in note for note in problem.notes)
+    data = load_dataset(problem, wb=cards)
+    raw = payments()
+    days = (raw["at"] - pd.to_datetime(raw["opened"])).dt.days.to_numpy(float)
+    order = data.rows["row_key"].astype(int).to_numpy()
+    assert np.allclose(data.features["opened"], days[order])
+    x, rows = data.part("train", "validation")
+    model = fit_catboost(x, rows["label"], problem, iterations=30, depth=4, threads=1)
+    score = predict_scores(model, data.part("test")[0], "binary", threads=1)
+    bad = data.part("test")[1]["label"].to_numpy() == 1
+    assert score[bad].min() > score[~bad].max()  # one word tells
+    query = f"SELECT {feature_columns({'at': 'days since 1970'})} FROM pay ORDER BY id LIMIT 1"
+    assert sql(query, wb=cards).fetchone()[0] == 20454
+
+
+def test_the_split_of_a_run_depends_on_its_snapshot_alone(cards):
+    snapshot = newest_snapshot(cards)
+    sql("DELETE FROM pay WHERE id > 500", write=True, wb=cards)
+    assert (
+        len(
+            load_dataset(
+                describe_problem({"table": "pay", "target": "fraud"}, cards, snapshot), wb=cards
+            ).rows
+        )
+        == 600
+    )
