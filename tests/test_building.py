@@ -179,6 +179,33 @@ def test_what_is_no_notebook_is_said(wb):
         views(wb)
 
 
+UPPER = """#| export
+from mlworkbench.data.features import FeatureView, column, count, highest, mean
+habits = FeatureView("habits", "cards", "transaction_id", "at", (
+    column("customer_id"), column("at"), mean("amount", "customer_id", "9 days", name="usual"),
+))
+upper = FeatureView("upper", "habits", "transaction_id", "at", (
+    highest("usual", "customer_id", "5 days", name="most_usual"),
+))
+"""
+
+
+def test_a_view_over_a_view_follows_it(wb):
+    declare(wb, UPPER)
+    build("upper", wb=wb)
+    assert {v["view"]: v["current"] for v in views(wb)}["upper"]
+    sql("UPDATE cards SET amount = 1000 WHERE transaction_id % 100 = 3", write=True, wb=wb)
+    sql("DELETE FROM cards WHERE transaction_id % 100 = 4", write=True, wb=wb)
+    done = refresh("upper", wb)
+    assert 0 < done["recomputed"] < done["rows"]
+    full = sql(explain("upper", wb), wb=wb).order("transaction_id").df()
+    ours = sql("FROM upper ORDER BY transaction_id", wb=wb).df()
+    assert (full - ours).abs().max().max() < 1e-9 and len(full) == len(ours)
+    declare(wb, UPPER.replace('"habits", "cards"', '"habits", "upper"'))
+    with pytest.raises(UserError, match="ring"):
+        build("habits", wb=wb)
+
+
 def test_nobody_waits_while_a_view_is_computed(wb, monkeypatch):
     """Somebody commits while the rows are being computed; the build is of the snapshot before."""
     before = snapshots("cards", wb=wb)[-1]["snapshot"]

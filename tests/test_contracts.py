@@ -1,12 +1,15 @@
 """Contracts: what they say holds, what breaks them is kept with its line, and nothing is lost or doubled."""
 
 import gzip
+import http.server
 import random
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from conftest import psycopg_connect
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.checks import check_table
@@ -354,3 +357,134 @@ def test_the_commands(wb, write):
     assert call("contract", "check", "t")["holds"] and call("contract", "replay", "t")["rows"] == 0
     with pytest.raises(UserError, match="no table 'none'"):
         raise call("contract", "show", "none")
+
+
+class Served(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(302 if self.path == "/away" else 200)
+        if self.path == "/away":
+            self.send_header("Location", "file:///etc/passwd")
+        self.send_header("Content-Length", "999" if self.path == "/cut.csv" else "12")
+        self.end_headers()
+        if self.path != "/away":
+            self.wfile.write(b"a,b\n1,2\n3,4\n")
+
+    def log_message(self, *given):
+        pass
+
+
+def test_a_file_behind_an_address(wb):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        at = f"http://127.0.0.1:{server.server_port}"
+        assert counts(ingest(f"{at}/a.csv?token=secret", table="t", key="a", wb=wb)) == (2, 0, 0, 0)
+        assert counts(ingest([f"{at}/b.csv"], table="t", wb=wb)) == (0, 0, 2, 0)
+        assert sql("SELECT name FROM mlw_sources", wb=wb).fetchall() == [(f"{at}/a.csv",)]
+        before = held(wb)
+        for where, said in {
+            f"{at}/away": "not allowed",
+            f"{at}/cut.csv": "broke off: 12 of 999",
+            "ftp://127.0.0.1/a.csv": "cannot be fetched",
+            "file:///etc/passwd": "cannot be fetched",
+            at.replace("http://", "http://me:secret@") + "/a.csv": "with a name and password",
+            "http://127.0.0.1:9/a.csv": "cannot be fetched",
+            "postgresql://me:secret@127.0.0.1:9/db": "no query was given",
+        }.items():
+            with pytest.raises(WorkbenchError, match=said) as caught:
+                ingest(where, table="t", wb=wb)
+            assert "secret" not in str(caught.value) and held(wb) == before
+        with pytest.raises(WorkbenchError, match="does not answer") as caught:
+            ingest("postgresql://me:secret@127.0.0.1:9/db", query="SELECT 1", table="t", wb=wb)
+        assert "secret" not in str(caught.value) and held(wb) == before
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_query_to_postgresql(wb, postgres):
+    postgres.run("CREATE DATABASE source_of_payments")
+    url = postgres.url("source_of_payments")
+    with psycopg_connect(url) as db:
+        db.execute(
+            "CREATE TABLE payments (id bigint, at timestamptz, amount numeric(12,2), note text)"
+        )
+        db.execute(
+            "INSERT INTO payments SELECT i, '2026-03-29 01:30:00+01'::timestamptz + i * interval '1 hour', i / 4.0, "
+            "CASE WHEN i % 2 = 0 THEN 'a;b' END FROM generate_series(1, 1000) i"
+        )
+    asked = {"query": "SELECT * FROM payments WHERE id <= 900", "table": "t", "key": "id", "wb": wb}
+    assert counts(ingest(url, **asked)) == (900, 0, 0, 0)
+    assert counts(ingest(url, **asked)) == (0, 0, 900, 0)
+    assert counts(ingest(url, **asked | {"query": "SELECT * FROM payments"})) == (100, 0, 900, 0)
+    assert sql('SELECT count(*), sum(amount), min("at")::VARCHAR FROM t', wb=wb).fetchone() == (
+        1000, 125125.0, "2026-03-29 01:30:00",
+    )  # fmt: skip
+    before = held(wb)
+    for query in ("DELETE FROM payments", "SELECT * FROM nothing", "SELECT 1; DROP TABLE payments"):
+        with pytest.raises(WorkbenchError):
+            ingest(url, **asked | {"query": query})
+    with psycopg_connect(url) as db:
+        assert db.execute("SELECT count(*) FROM payments").fetchone() == (1000,)
+    assert held(wb) == before
+
+
+def test_a_profile_in_every_form(wb, tmp_path):
+    import json
+
+    from mlworkbench.data.profiles import profile
+    from mlworkbench.desk.cli import cli
+
+    rng = random.Random(0)
+    rows = 30_000
+    table = pa.table(
+        {
+            "id": range(rows),
+            "<img src=x onerror=alert(1)>": ["</table><script>"] * rows,
+            "amount": [rng.lognormvariate(0, 1) if i % 4 else None for i in range(rows)],
+            "none": pa.array([None] * rows, pa.float64()),
+            "label": [int(rng.random() < 0.1) for i in range(rows)],
+        }
+    )
+    first = ingest(table, table="t", key="id", wb=wb)["snapshot"]
+    declare("t", wb, label="label")
+    moved = table.set_column(2, "amount", pa.compute.multiply(table["amount"], 3)).set_column(
+        0, "id", pa.array(range(rows, 2 * rows))
+    )
+    ingest(moved, table="t", wb=wb)
+    found = profile("t", against=first, wb=wb)
+    by = {c.name: c for c in found.columns}
+    assert (found.rows, by["amount"].missing, by["none"].missing) == (60_000, 15_000, 60_000)
+    assert 10_000 < found.sample <= 30_000 and by["amount"].mean == pytest.approx(
+        sql("SELECT avg(amount) FROM t", wb=wb).fetchone()[0]
+    )
+    assert (
+        by["amount"].psi > 0.1 > 0.01 > by["label"].psi
+        and by["none"].distinct == 0
+        and by["label"].distinct == 2
+    )
+    assert abs(by["amount"].distinct / 45_000 - 1) < 0.5 and by["amount"].label < 0.05
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(
+        cli,
+        [
+            "profile",
+            "t",
+            "--against",
+            str(first),
+            "--output",
+            str(page),
+            "--workbench",
+            str(wb.root),
+            "--json",
+        ],
+    )
+    assert json.loads(done.stdout)["columns"][2]["name"] == "amount", done.output
+    for text in (page.read_text(), found._repr_html_()):
+        assert (
+            "<script" not in text
+            and "<img" not in text
+            and "&lt;script&gt;" in text
+            and "<svg" in text
+        )
+    assert profile("t", at=first, wb=wb).rows == 30_000

@@ -650,3 +650,69 @@ def test_a_clone_with_settings_alone_becomes_a_workbench(wb, tmp_path):
     assert made.setting("jobs", "timeout") == "77" and tables(wb=made) == []
     with pytest.raises(UserError, match="already"):
         create_workbench(clone)
+
+
+WORKS = {
+    "ingest": """
+from mlworkbench.data.ingestion import ingest
+import pandas as pd
+for i in range(1000):
+    frame = pd.DataFrame({"id": range(i * 100, i * 100 + 100)})
+    ingest(frame, table="coming", key="id", wb=wb)
+    print("done", i, flush=True)
+""",
+    "build": """
+from mlworkbench.data.building import build
+for i in range(1000):
+    build("handbook", wb=wb)
+    print("done", i, flush=True)
+""",
+    "compact": """
+from mlworkbench.data.lake import sql
+from mlworkbench.data.upkeep import compact, expire
+for i in range(1000):
+    sql(f"INSERT INTO growing SELECT range FROM range({i * 10}, {i * 10 + 10})", write=True, wb=wb)
+    compact(grace=0, wb=wb)
+    expire(0, grace=0, wb=wb)
+    print("done", i, flush=True)
+""",
+}
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_other_work_killed_at_random_moments(wb, torture, work, catalog):
+    """Wholly there or not at all, every checksum right, and the doctor content after mending."""
+    from mlworkbench.data.simulation import simulate_cards
+    from mlworkbench.desk.examining import doctor, mend
+
+    if not torture and catalog != ("sqlite" if work == "ingest" else "postgresql"):
+        pytest.skip("in make torture")
+    seed = random.randrange(10**6)
+    dice = random.Random(seed)
+    print("seed", seed)
+    if work == "build":
+        from mlworkbench.data.ingestion import ingest
+
+        ingest(simulate_cards(20, 40, 10, seed=1), table="cards", key="transaction_id", wb=wb)
+        rows = sql("SELECT count(DISTINCT transaction_id) FROM cards", wb=wb).fetchone()[0]
+    with write_lake("a table that grows", wb=wb) as write:
+        write.con.execute("CREATE TABLE growing (id BIGINT)")
+    for _ in range(50 if torture else 1):
+        process = python(wb.root, WORKS[work], wait=False)
+        until(lambda p=process: p.stdout.readline())
+        time.sleep(dice.random() * 0.7)
+        kill_group(process)
+        again = open_workbench(wb.root)
+        assert verify_files(again) == []
+        if work == "build":
+            one = sql("SELECT count(transaction_id) FROM handbook", wb=again).fetchone()[0]
+            assert one == rows
+        else:
+            name = {"ingest": "coming", "compact": "growing"}[work]
+            n, least, most = sql(
+                f"SELECT count(id), min(id), max(id) FROM {name}", wb=again
+            ).fetchone()
+            assert least == 0 and n % {"ingest": 100, "compact": 10}[work] == 0
+            if work == "ingest":
+                assert n == most + 1
+        assert (doctor(again)["well"] or mend(again)["well"]) and doctor(again)["well"]

@@ -4,6 +4,8 @@ import json
 import time
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from kernels import Kernel
 
@@ -159,22 +161,39 @@ x = np.column_stack([y + rng.normal(0, 1, 400), rng.normal(0, 1, 400)])
 model = CatBoostClassifier(iterations=20, depth=3, verbose=False, allow_writing_files=False, thread_count=1)
 model.fit(x, y)
 """
-SIGNATURE = {"task": "binary", "table": "pay", "view": "", "key": [], "features": {"0": "number", "1": "number"}, "classes": [0, 1], "target": "y"}  # fmt: skip
 
 
-def test_register_refuses_an_interactive_run_and_takes_the_job(wb, kernel):
+def test_an_interactive_run_becomes_a_version_that_scores_its_table(wb, kernel):
+    """The model's features are columns of the one table that was read: nothing else has to be said."""
+    from mlworkbench.data.ingestion import ingest
+    from mlworkbench.production.scoring import score
+
+    dice = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": range(300), "a": dice.normal(size=300), "shop": list("xyz") * 100})
+    ingest(frame.assign(y=(frame["a"] > 0).astype(int)), table="pay", key="id", wb=wb)
     kernel.cells(
-        HEAD, DATA, MODEL, "run = mw.start_run('mine')", f"mw.log_model(model, {SIGNATURE!r})"
-    )
-    kernel.cells(
-        "mw.log_predictions(y, model.predict_proba(x))", "_ = mw.end_run()", "job = run.as_job()"
+        HEAD,
+        MODEL.splitlines()[1],
+        "run = mw.start_run('mine')",
+        "data = mw.sql('from pay').df(); x, y = data[['a', 'shop']], data['y']",
+        "model = CatBoostClassifier(iterations=9, verbose=False, cat_features=['shop'], allow_writing_files=False)",
+        "_ = model.fit(x, y); _ = mw.log_model(model)",
+        "mw.log_predictions(y, model.predict_proba(x), key=data['id'])",
+        "_ = mw.end_run()",
+        "job = run.as_job()",
     )
     with pytest.raises(UserError, match="interactive"):
         register("mine", "fraud", wb)
     job = list_runs(wb=wb)[-1]
-    assert register(job, "fraud", wb).name == "fraud@1"
+    made = register(job, "fraud", wb)
+    assert made.signature["features"] == {"a": "number", "shop": "category"}
+    assert (made.signature["task"], made.signature["key"]) == ("binary", ["id"])
+    assert score("pay", made, "scores", wb=wb)["rows"] == 300
     assert run_details(job, wb)["facts"]["same_numbers"] == "yes"
     assert compare_runs(["mine", job], wb=wb).verdict in ("cannot tell", "equivalent")
+    kernel.cells("other = mw.start_run('other')")
+    said = kernel.cell("mw.log_model(model, table='predictions')").text
+    assert "not in the table predictions" in said
 
 
 def test_autolog_in_a_kernel(wb, kernel):

@@ -6,6 +6,7 @@
 __all__ = [
     "declared_views",
     "find_view",
+    "view_below",
     "check_build",
     "source_of",
     "computed",
@@ -172,7 +173,30 @@ def _lake_tables(wb: Workbench | None) -> list[str]:
     return [name for name in names if name != "predictions" and not name.startswith("mlw_")]
 
 
-# %% ../../nbs/2_data/09_building.ipynb #4ac46b3c
+# %% ../../nbs/2_data/09_building.ipynb #cfee7bf7
+def view_below(view: FeatureView, wb: Workbench | None = None) -> FeatureView | None:
+    """Give the declared view whose table a view reads, if it reads one.
+
+    Raises
+    ------
+    UserError
+        Following it down leads back to the view.
+    """
+    declared = declared_views(wb)
+    seen, below = [view.name], declared.get(view.table)
+    first = below
+    while below:
+        seen.append(below.name)
+        if below.name in seen[:-1]:
+            raise UserError(
+                f"the views read each other in a ring: {' over '.join(seen)}",
+                "Let one read a table",
+            )
+        below = declared.get(below.table)
+    return first
+
+
+# %% ../../nbs/2_data/09_building.ipynb #fb429ca8
 def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
     """Refuse what cannot or must not be built, before anything is written.
 
@@ -208,7 +232,7 @@ def _is_built(name: str, wb: Workbench) -> bool:
     return any(str(row["message"]).startswith(f"feature view {name} ") for row in history)
 
 
-# %% ../../nbs/2_data/09_building.ipynb #0985facd
+# %% ../../nbs/2_data/09_building.ipynb #de6b9962
 def source_of(view: FeatureView, at: int | str | None, wb: Workbench) -> tuple[str, int]:
     """Give the SQL of a view's source as of a snapshot, and the snapshot that last changed it."""
     number = snapshot_number(at, wb)
@@ -273,6 +297,9 @@ def build(
     """
     wb, tell = open_workbench(wb), progress or silent
     view = find_view(view, table, wb)
+    below = view_below(view, wb)
+    if below and below.name.lower() not in {name.lower() for name in _lake_tables(wb)}:
+        build(below, wb)
     check_build(view, at, wb)
     tell(0.0, f"computing {view.name} over {view.table}")
     source, seen = source_of(view, at, wb)

@@ -46,6 +46,7 @@ from .odcs import Contract, Promise, read_contract
 from .parts import BrokenRows, Part, apart, load
 from .protection import hash_key, hold_key, how_protected
 from .reading import read_source, source_files
+from .remote import address, fetch, queried, shown
 from mlworkbench.data.staging import (
     Broken,
     broken_rows,
@@ -487,6 +488,7 @@ def ingest(
     contract: str | Path | None = None,
     dry_run: bool = False,
     each: bool = False,
+    query: str = "",
     wb: Workbench | str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict:
@@ -494,8 +496,9 @@ def ingest(
 
     Parameters
     ----------
-    source : path, pattern, list of them, frame, table, stream or relation
-        See `mlworkbench.data.reading.read_source`.
+    source : path, pattern, list of them, frame, table, stream, relation or address
+        See `mlworkbench.data.reading.read_source`; ``https://…`` for a file, ``postgresql://…`` for
+        a query.
     table : str
         The lake table; made when there is none.
     mode : str
@@ -511,6 +514,8 @@ def ingest(
         Say what would happen, and change nothing.
     each : bool
         Commit file by file, so that a killed call goes on with the files that are not in yet.
+    query : str
+        What selects the rows, where the source is a database.
     wb : Workbench, str or Path, optional
         Another workbench than the nearest.
     progress : callable, optional
@@ -534,15 +539,32 @@ def ingest(
     if mode not in MODES:
         raise UserError(f"there is no mode {mode!r}", nearest(str(mode), MODES))
     wb, tell = open_workbench(wb), progress or silent
+    if where := address(source):
+        asked = {
+            "table": table,
+            "mode": mode,
+            "key": key,
+            "evolve": evolve,
+            "contract": contract,
+            "dry_run": dry_run,
+        }
+        return _from_address(where, query, asked, wb, tell)
     if each and (files := source_files(source)) is not None:
         return _one_by_one(files, table, mode, key, evolve, contract, dry_run, wb, tell)
-    plan = _plan(table, mode, key, evolve, contract, wb)
+    return _ingest(source, _plan(table, mode, key, evolve, contract, wb), dry_run, wb, tell)
+
+
+def _ingest(
+    source: Any, plan: Plan, dry_run: bool, wb: Workbench, tell: Progress, called: str = ""
+) -> dict:
+    """Take a source in: the quick way, or row by row where that has failed."""
     folder = wb.root / "lake" / "tmp"
     folder.mkdir(parents=True, exist_ok=True)
     tell(0.0, "reading")
     with tempfile.TemporaryDirectory(prefix="ingest-", dir=folder) as name:
         scratch = Path(name)
         with _opened(source, plan, scratch) as parts:
+            parts = [replace(p, name=called) for p in parts] if called else parts
             try:
                 return _taken(plan, parts, False, None, dry_run, scratch, wb, tell)
             except BrokenRows as err:
@@ -552,7 +574,26 @@ def ingest(
                 types = parts[0].columns | plan.wanted()
         more = {"types": types, "scratch": scratch, "broken": plan.share, "careful": True}
         with read_source(source, **more) as parts:
+            parts = [replace(p, name=called) for p in parts] if called else parts
             return _taken(plan, parts, True, first, dry_run, scratch, wb, tell)
+
+
+def _from_address(where: str, query: str, asked: dict, wb: Workbench, tell: Progress) -> dict:
+    """Fetch a file or ask a database, and take that in under the address's name."""
+    table, mode, key, evolve, contract, dry_run = asked.values()
+    plan, name = _plan(table, mode, key, evolve, contract, wb), shown(where)
+    folder = wb.root / "lake" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder) as scratch:
+        if where.lower().startswith(("postgresql://", "postgres://")):
+            with queried(where, query, Path(scratch)) as rows:
+                return _ingest(rows, plan, dry_run, wb, tell, name)
+        tell(0.0, f"fetching {name}")
+        file = fetch(where, Path(scratch), int(float(wb.setting("ingest", "most_bytes"))))
+        try:
+            return _ingest(file, plan, dry_run, wb, tell, name)
+        except UserError as err:
+            raise UserError(*(t.replace(str(file), name) for t in (err.message, err.hint))) from err
 
 
 def _one_by_one(

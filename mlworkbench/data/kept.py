@@ -13,7 +13,7 @@ __all__ = [
     "open_test",
 ]
 
-# %% ../../nbs/2_data/09_kept.ipynb #d6408efd
+# %% ../../nbs/2_data/09_kept.ipynb #59098901
 import json
 import re
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ from mlworkbench.data.lake import (
     table_columns,
     write_lake,
 )
-from .splits import parse_split, split_sql
+from .splits import parse_split, resolve_split, split_sql
 
 
-# %% ../../nbs/2_data/09_kept.ipynb #af48d6fe
+# %% ../../nbs/2_data/09_kept.ipynb #bc656e26
 @dataclass(frozen=True)
 class KeptSplit:
     """A split with a name.
@@ -105,7 +105,7 @@ def list_splits(wb: Workbench | None = None) -> list[KeptSplit]:
     ]
 
 
-# %% ../../nbs/2_data/09_kept.ipynb #28f5b059
+# %% ../../nbs/2_data/09_kept.ipynb #b60a563a
 def keep_split(
     name: str,
     table: str,
@@ -184,9 +184,8 @@ def keep_split(
         gap,
     )
     rows = _write_rows(name, table, query, wb)
-    kept = KeptSplit(
-        name, table, str(parse_split(recipe)), key, label, snapshot, sealed, rows, actor()
-    )
+    used = str(resolve_split(parse_split(recipe), time or None, entity or None))
+    kept = KeptSplit(name, table, used, key, label, snapshot, sealed, rows, actor())
     _record(kept, wb)
     return kept
 
@@ -220,7 +219,7 @@ def _record(kept: KeptSplit, wb: Workbench) -> None:
         record_event(db, "keep split", kept.split, None, table=kept.table, recipe=kept.recipe)
 
 
-# %% ../../nbs/2_data/09_kept.ipynb #878ed49b
+# %% ../../nbs/2_data/09_kept.ipynb #8d976284
 def kept_sql(name: str, part: str = "") -> str:
     """Write the query of a kept split: ``row_key`` and ``split``; of one part where it is named."""
     some = f" AND part = '{part}'" if part in ("train", "validation", "test") else ""

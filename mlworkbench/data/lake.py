@@ -49,7 +49,7 @@ import duckdb
 import sqlalchemy as sa
 
 from ..core.crash import crash_point
-from ..core.current import present_run
+from ..core.current import pinned_snapshot, present_run
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.looks import record_look
 from ..core.markup import Listing
@@ -221,6 +221,7 @@ def lake_cursor(wb: Workbench | None = None, at: int | None = None) -> duckdb.Du
     DuckDBPyConnection
     """
     wb = open_workbench(wb)
+    at = pinned_snapshot() if at is None else at
     return _cursor(_reader, wb, at, os.getpid(), _made(wb))
 
 
@@ -364,6 +365,15 @@ def _begun(root: Path, text: str) -> tuple[Workbench, dict[str, str]]:
 
 
 # %% ../../nbs/2_data/01_lake.ipynb #6d3d7e53
+def _connected(wb: Workbench) -> sa.Connection:
+    engine = sa.create_engine(store_url(wb), poolclass=sa.NullPool)
+    try:
+        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    except sa.exc.DBAPIError as err:
+        said = f"the database of {wb.root} cannot be reached: {shortened(err.orig)}"
+        raise WorkbenchError(said, "Nothing was changed; try again once it answers") from err
+
+
 @contextlib.contextmanager
 def lake_turn(
     wb: Workbench, beside: bool = False, wait: bool = True
@@ -376,8 +386,7 @@ def lake_turn(
         Somebody else has it, and one is not to wait.
     """
     if wb.shared:
-        engine = sa.create_engine(store_url(wb), poolclass=sa.NullPool)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        with _connected(wb) as db:
             lock = f"pg_{'' if wait else 'try_'}advisory_lock{'_shared' if beside else ''}"
             if db.scalar(sa.text(f"SELECT {lock}({LAKE_LOCK})")) is False:
                 raise BlockingIOError("another connection to the database has the turn")
@@ -418,6 +427,13 @@ def _written(con: duckdb.DuckDBPyConnection, wb: Workbench) -> list[Path]:
     return sorted(file for (path,) in rows.fetchall() if (file := Path(path)).exists())
 
 
+@functools.lru_cache(maxsize=4096)
+def _fsync_above(folder: Path, inode: int, root: Path) -> None:
+    """Make a folder's own name durable, once for each folder."""
+    for above in (p for p in folder.parents if p.is_relative_to(root)):
+        _fsync(above)
+
+
 def _make_durable(files: list[Path], wb: Workbench) -> None:
     root, rows = data_path(wb), []
     folders = {p for f in files for p in f.parents if p.is_relative_to(root)}
@@ -427,8 +443,9 @@ def _make_durable(files: list[Path], wb: Workbench) -> None:
         _fsync(file)
         size, digest = file.stat().st_size, sha256(file)
         rows.append({"path": str(file.relative_to(root)), "sha256": digest, "bytes": size})
-    for folder in folders:
+    for folder in {f.parent for f in files}:
         _fsync(folder)
+        _fsync_above(folder, folder.stat().st_ino, root)
     if rows:
         with writing(wb) as db:
             db.execute(data_files.insert(), rows)
@@ -495,23 +512,33 @@ def write_lake(
 
 @contextlib.contextmanager
 def _writing(message: str, wb: Workbench, beside: bool, closed: bool) -> Iterator[Write]:
-    con = _cursor(_writer, wb, closed, os.getpid(), threading.get_ident(), _made(wb))
-    try:
-        con.execute("CALL truncate_duckdb_logs()")
-        with lake_turn(wb, beside) as still_ours:
-            yield from _transaction(con, message, wb, still_ours)
-    finally:
-        con.close()
+    key = (wb, closed, os.getpid(), threading.get_ident(), _made(wb))
+    _writer(*key)  # made before the turn is taken, since it takes a while
+    with lake_turn(wb, beside) as still_ours:
+        try:
+            con, before = _begin(_writer(*key))
+        except duckdb.Error:
+            _writer.cache_clear()  # the database was restarted
+            con, before = _begin(_writer(*key))
+        with contextlib.closing(con):
+            yield from _transaction(con, before, message, wb, still_ours)
+
+
+def _begin(kept: duckdb.DuckDBPyConnection) -> tuple[duckdb.DuckDBPyConnection, int]:
+    """A cursor in a transaction, and the snapshot that it starts from; the lake is asked once."""
+    con = kept.cursor()
+    con.execute("CALL truncate_duckdb_logs()")
+    con.execute("BEGIN")
+    con.execute("USE lake")
+    return con, _newest(con)
 
 
 def _transaction(
-    con: duckdb.DuckDBPyConnection, message: str, wb: Workbench, still_ours: Callable
+    con: duckdb.DuckDBPyConnection, before: int, message: str, wb: Workbench, still_ours: Callable
 ) -> Iterator[Write]:
     write, mark, asked, sent = Write(con), secrets.token_hex(8), False, False
     extra = json.dumps({"run": os.environ.get("MLWORKBENCH_RUN"), "commit": mark})
     try:
-        before = _newest(con)
-        con.execute("BEGIN")
         said = [actor(wb), message, extra]
         con.execute("CALL lake.set_commit_message(?, ?, extra_info => ?)", said)
         yield write
@@ -687,7 +714,7 @@ def snapshot_number(at: "int | str | None", wb: Workbench | None = None) -> int 
         There is no such snapshot or tag.
     """
     if at is None:
-        return None
+        return pinned_snapshot()
     with reading(wb) as db:
         known = dict(db.execute(sa.select(tags.c.tag, tags.c.snapshot)).all())
     if str(at) in known:

@@ -22,6 +22,7 @@ from mlworkbench.data.building import (
     computed,
     find_view,
     record_build,
+    view_below,
 )
 from .features import FeatureView, definition_hash
 from .lake import lake_cursor, quoted, snapshots, table_columns, write_lake
@@ -29,7 +30,7 @@ from .scratch import scratch_folder
 from .touched import reaches, touched_sql, touched_view_sql
 
 
-# %% ../../nbs/2_data/10_refreshing.ipynb #bed58189
+# %% ../../nbs/2_data/10_refreshing.ipynb #0026c0d4
 def _built_before(view: FeatureView, wb: Workbench) -> tuple[sa.Row | None, int]:
     """Give the record of the last build if it can be continued, else None, and the source's newest snapshot."""
     history = snapshots(wb=wb)
@@ -62,7 +63,7 @@ def _made_anew(table: str, since: int, wb: Workbench) -> bool:
     return None in made or max(made) > since
 
 
-# %% ../../nbs/2_data/10_refreshing.ipynb #b897f851
+# %% ../../nbs/2_data/10_refreshing.ipynb #83cfdb10
 _MOMENTS = {"TIMESTAMP": "make_timestamp", "TIMESTAMP WITH TIME ZONE": "make_timestamptz"}
 
 
@@ -104,7 +105,7 @@ def _touch(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int
     return *con.execute(span).fetchone(), con.execute(gone).fetchone()[0]
 
 
-# %% ../../nbs/2_data/10_refreshing.ipynb #2ae2cad6
+# %% ../../nbs/2_data/10_refreshing.ipynb #2486eed3
 def _recomputed(
     view: FeatureView, old: int, new: int, folder: Path, wb: Workbench
 ) -> tuple[int, str, str]:
@@ -156,6 +157,8 @@ def refresh(
     """
     wb, tell = open_workbench(wb), progress or silent
     view = find_view(view, table, wb)
+    if below := view_below(view, wb):
+        refresh(below, wb)
     check_build(view, None, wb)
     for _ in range(10):
         before, newest = _built_before(view, wb)

@@ -115,7 +115,7 @@ def simulate(what: str, wb: Any, **options: Any) -> tuple[Any, str]:
     "--each", is_flag=True, help="A commit for each file: a killed call goes on where it was."
 )
 def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tuple[Any, str]:
-    """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, also patterns.
+    """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, patterns, https://….
 
     A source goes in wholly or not at all; the same content twice changes nothing. Rows that break
     the table's contract go to quarantine with their line (`contract show`, `contract replay`);
@@ -126,6 +126,7 @@ def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tup
       mlworkbench ingest payments.csv --table payments --key payment_id
       mlworkbench ingest corrections.csv --table payments --mode upsert
       mlworkbench ingest 'exports/2026-*.parquet' --table payments --each
+      mlworkbench ingest postgresql://me@host/shop --query "select * from payments" --table payments
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.data.ingestion import ingest as take

@@ -183,14 +183,18 @@ def runs(where: str, sort: str, wb: Any) -> tuple[Any, str]:
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #55b15b92
 @command(cli, "show")
 @click.argument("run")
-def show(run: str, wb: Any) -> tuple[Any, str]:
+@click.option("--code", is_flag=True, help="Only the code that ran: its cells, commit and patch.")
+def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     """Show everything recorded of a run: parameters, metrics, snapshots, code, packages, files.
 
     \b
     Examples:
       mlworkbench show train-2
       mlworkbench show payments@champion --json
+      mlworkbench show train-2 --code
     """
+    if code:
+        return _code_text(run, wb)
     from mlworkbench.execution.record import get_run, run_details
 
     found = run_details(run, wb)
@@ -199,7 +203,10 @@ def show(run: str, wb: Any) -> tuple[Any, str]:
     ]
     lines += [f"error: {found['error']}"] if found["error"] else []
     lines += ["", _metrics_text(get_run(run, wb=wb)), ""]
-    lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
+    if found["params"]:
+        lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
+    if same := found["facts"].get("same_numbers"):
+        lines += [f"the same numbers from the top: {same}"]
     lines += [
         f"read: {', '.join(f'{t} at snapshot {s}' for t, s in found['snapshots'].items()) or 'nothing recorded'}"
     ]
@@ -215,6 +222,17 @@ def show(run: str, wb: Any) -> tuple[Any, str]:
         )
     ]
     return found, "\n".join(lines)
+
+
+def _code_text(run: str, wb: Any) -> tuple[Any, str]:
+    from mlworkbench.execution.again import run_source
+
+    found = run_source(run, wb)
+    parts = [f"# %% cell {n}\n{cell}" for n, cell in enumerate(found["cells"], 1)]
+    parts += [
+        f"# commit {found['commit_id'] or 'none'}, notebook sha256 {found['notebook_sha256']}"
+    ]
+    return found, "\n\n".join([*parts, found["patch"]]).rstrip()
 
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #20784813

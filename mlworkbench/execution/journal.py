@@ -35,7 +35,7 @@ from ..core.current import executed_run, present_run
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import artifacts, facts, metrics, reading, reads, runs, writing
-from ..data.lake import sha256, write_lake
+from ..data.lake import declared_roles, sha256, table_columns, write_lake
 from .record import Run, find_run, write_params
 from .redaction import redact, redact_tree, secret_values
 
@@ -302,10 +302,42 @@ def log_figure(
     )
 
 
+# %% ../../nbs/3_execution/02_journal.ipynb #5c1f0aa2
+def _signature(model: Any, table: str, run: "str | Run | None", wb: Workbench) -> dict | None:
+    """What scoring has to know, read off a CatBoost model; None where its table is not known."""
+    with reading(wb) as db:
+        mine = sa.select(reads.c.table_name).where(reads.c.run == current_run(run, wb)).distinct()
+        read = db.scalars(mine).all()
+    named, table = bool(table), table or (read[0] if len(read) == 1 else "")
+    columns = {c.lower(): c for c in table_columns(table, wb=wb)} if table else {}
+    if strange := [n for n in model.feature_names_ if n.lower() not in columns]:
+        if not named:
+            return None
+        raise UserError(
+            f"the model takes {', '.join(strange[:5])}, which {'is' if len(strange) == 1 else 'are'} not in the table {table}",
+            "Fit it on a frame with the table's column names, or name another with table=",
+        )
+    categories = set(model.get_cat_feature_indices())
+    classes = [str(c) for c in getattr(model, "classes_", [])]
+    return {
+        "task": {0: "regression", 2: "binary"}.get(len(classes), "multiclass"),
+        "classes": classes,
+        "table": table,
+        "target": "",
+        "view": "",
+        "key": declared_roles(table, wb).get("key", []),
+        "features": {
+            columns[n.lower()]: "category" if i in categories else "number"
+            for i, n in enumerate(model.feature_names_)
+        },
+    }
+
+
 # %% ../../nbs/3_execution/02_journal.ipynb #4592e05a
 def log_model(
     model: Any,
     signature: dict | None = None,
+    table: str = "",
     run: "str | Run | None" = None,
     wb: Workbench | None = None,
 ) -> Path:
@@ -316,8 +348,12 @@ def log_model(
     model : CatBoost
         Fitted.
     signature : dict, optional
-        What scoring has to know: ``task``, ``table``, ``view``, ``key``, ``features`` (name to kind),
-        ``classes``. Without it the model can be looked at but not promoted.
+        What scoring has to know: ``task``, ``table``, ``view``, ``key``, ``features`` (name to
+        ``number`` or ``category``), ``classes``. Read off the model when it is not given.
+    table : str
+        The table whose columns the features are, where no signature is given; the only one that
+        the run has read when empty. Where that is not known either, the model is kept and can be
+        looked at, but not registered.
 
     Returns
     -------
@@ -338,7 +374,8 @@ def log_model(
     path = wb.files / "runs" / current_run(run, wb) / "model.cbm"
     model.save_model(str(path))
     log_file(path, "model", run=run, wb=wb)
-    if signature is not None:
+    signature = signature or _signature(model, table, run, wb)
+    if signature:
         log_text(
             "signature.json",
             json.dumps(signature, indent=1),

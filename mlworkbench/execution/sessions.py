@@ -72,7 +72,7 @@ class RunHandle(Run):
 
 
 def handle(run: Run) -> RunHandle:
-    """A run as a handle."""
+    """A run as a handle: what a notebook holds in its hands."""
     return RunHandle(**{k: getattr(run, k) for k in run.__dataclass_fields__})
 
 

@@ -99,7 +99,7 @@ def _model_file(run: Run, wb: Workbench) -> tuple[bytes, dict]:
     if "signature" not in rows:
         raise UserError(
             f"run {run.name} kept a model without a signature",
-            "Train with the job `train`, or give log_model a signature",
+            "Say which table its features are columns of, mw.log_model(model, table='payments'), and run it from the top again",
         )
     return _recorded(run, rows["model"]), json.loads(_recorded(run, rows["signature"]))
 
