@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlworkbench.core.settings import Workbench
     from mlworkbench.core.settings import open_workbench as open
+    from mlworkbench.data.contracts import roles
     from mlworkbench.data.history import diff, tag
     from mlworkbench.data.ingestion import ingest
     from mlworkbench.data.lake import snapshots, sql, tables
+    from mlworkbench.data.profiles import profile
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
     from mlworkbench.desk.starting import init
@@ -54,6 +56,8 @@ _NAMES = {
     "diff": "data.history:diff",
     "peek": "data.reading:peek",
     "ingest": "data.ingestion:ingest",
+    "profile": "data.profiles:profile",
+    "roles": "data.contracts:roles",
     "simulate": "desk.verbs:simulate",
     "run": "desk.verbs:run",
     "grid": "desk.verbs:grid",

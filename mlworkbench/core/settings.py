@@ -108,6 +108,7 @@ SETTINGS = (
         "ConnectionError ConnectionResetError TimeoutError OperationalError",
         "Errors that pass by themselves: a run of a grid that fails with one is tried again.",
     ),
+    Setting("jobs", "scheduler", "", "A Dask scheduler such as tcp://host:8786, for grids."),
     Setting("jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds."),
     Setting("compare", "confidence", "0.95", "Confidence of every interval and of the verdict."),
     Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval."),

@@ -33,28 +33,10 @@ def given_params(pairs: tuple[str, ...], file: str | None) -> dict:
     UserError
         A pair without ``=``, or a file that is not a mapping.
     """
-    from pathlib import Path
-
     from mlworkbench.core.errors import UserError
+    from mlworkbench.execution.parameters import read_values
 
-    found: dict = {}
-    if file:
-        import tomllib
-
-        import yaml
-
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-            found = tomllib.loads(text) if file.endswith(".toml") else yaml.safe_load(text)
-        except (OSError, ValueError, yaml.YAMLError) as err:
-            raise UserError(
-                f"{file} cannot be read: {' '.join(str(err).split())[:200]}",
-                "Give a YAML or TOML file of name: value",
-            ) from err
-        if not isinstance(found, dict):
-            raise UserError(
-                f"{file} does not hold parameters", "Give a YAML or TOML file of name: value"
-            )
+    found: dict = read_values(file) if file else {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
@@ -185,14 +167,24 @@ def params(job: str, wb: Any) -> tuple[Any, str]:
     from dataclasses import asdict
 
     from mlworkbench.execution.jobs import find_notebook
-    from mlworkbench.execution.parameters import notebook_parameters, read_notebook
+    from mlworkbench.execution.parameters import (
+        notebook_parameters,
+        range_text,
+        read_notebook,
+    )
 
-    found = [asdict(p) for p in notebook_parameters(read_notebook(find_notebook(job, wb)))]
+    found = notebook_parameters(read_notebook(find_notebook(job, wb)))
     rows = [
-        {"name": p["name"], "type": p["type"], "default": repr(p["default"]), "help": p["help"]}
+        {
+            "name": p.name,
+            "type": p.type,
+            "default": repr(p.default),
+            "allowed": range_text(p),
+            "help": p.help,
+        }
         for p in found
     ]
-    return found, as_table(rows)
+    return [asdict(p) for p in found], as_table(rows) if rows else f"{job} takes no parameters"
 
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #6aed29eb
@@ -225,14 +217,18 @@ def runs(where: str, sort: str, wb: Any) -> tuple[Any, str]:
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #55b15b92
 @command(cli, "show")
 @click.argument("run")
-def show(run: str, wb: Any) -> tuple[Any, str]:
+@click.option("--code", is_flag=True, help="Only the code that ran: its cells, commit and patch.")
+def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     """Show everything recorded of a run: parameters, metrics, snapshots, code, packages, files.
 
     \b
     Examples:
       mlworkbench show train-2
       mlworkbench show payments@champion --json
+      mlworkbench show train-2 --code
     """
+    if code:
+        return _code_text(run, wb)
     from mlworkbench.execution.record import get_run, run_details
 
     found = run_details(run, wb)
@@ -241,7 +237,10 @@ def show(run: str, wb: Any) -> tuple[Any, str]:
     ]
     lines += [f"error: {found['error']}"] if found["error"] else []
     lines += ["", _metrics_text(get_run(run, wb=wb)), ""]
-    lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
+    if found["params"]:
+        lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
+    if same := found["facts"].get("same_numbers"):
+        lines += [f"the same numbers from the top: {same}"]
     lines += [
         f"read: {', '.join(f'{t} at snapshot {s}' for t, s in found['snapshots'].items()) or 'nothing recorded'}"
     ]
@@ -257,6 +256,17 @@ def show(run: str, wb: Any) -> tuple[Any, str]:
         )
     ]
     return found, "\n".join(lines)
+
+
+def _code_text(run: str, wb: Any) -> tuple[Any, str]:
+    from mlworkbench.execution.again import run_source
+
+    found = run_source(run, wb)
+    parts = [f"# %% cell {n}\n{cell}" for n, cell in enumerate(found["cells"], 1)]
+    parts += [
+        f"# commit {found['commit_id'] or 'none'}, notebook sha256 {found['notebook_sha256']}"
+    ]
+    return found, "\n\n".join([*parts, found["patch"]]).rstrip()
 
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #20784813

@@ -180,9 +180,11 @@ def _tune_notebook(job: str, params: dict, direction: str, name: Any, options: d
 def grid(
     job: str,
     *,
+    plan: "dict | str | None" = None,
     jobs: int = 0,
     experiment: str | None = None,
     force: bool = False,
+    executor: str = "local",
     wb: Workbench | None = None,
     **axes: Any,
 ) -> Any:
@@ -191,11 +193,15 @@ def grid(
     Parameters
     ----------
     job : str
+    plan : dict or str, optional
+        Products, pairs, lists, exclusions and samples, or a YAML or TOML file of them.
     jobs : int
         Runs at the same time; 0 is one for each two cores.
     experiment : str, optional
     force : bool
         Run again what is finished already.
+    executor : str
+        ``local`` or ``dask``.
     wb : Workbench, optional
     **axes
         Parameter to a value, a list, or text such as ``4,6,8`` and ``1:5``.
@@ -205,12 +211,19 @@ def grid(
     Grid
         ``runs, reused, failed``.
     """
+    from mlworkbench.desk.live import live_table
+    from mlworkbench.execution.executors import open_executor
     from mlworkbench.execution.grids import run_grid
+    from mlworkbench.execution.parameters import read_values
 
-    with progress_bar(f"grid {job}") as progress:
-        return run_grid(
-            job, axes, jobs=jobs, experiment=experiment, force=force, wb=wb, progress=progress
-        )
+    wb = open_workbench(wb)
+    plan = read_values(plan) if isinstance(plan, str) else plan
+    about = {"plan": plan, "jobs": jobs, "experiment": experiment, "force": force, "wb": wb}
+    with open_executor(executor, wb, jobs) as pool, live_table() as show:
+        if show:
+            return run_grid(job, axes, executor=pool, show=show, **about)
+        with progress_bar(f"grid {job}") as progress:
+            return run_grid(job, axes, executor=pool, progress=progress, **about)
 
 
 # %% ../../nbs/7_desk/01_verbs.ipynb #ebca0ae2
