@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "STATES",
+    "RUN_ID",
     "METRICS",
     "Run",
     "new_id",
@@ -126,6 +127,7 @@ class Run:
 
 # %% ../../nbs/3_execution/01_record.ipynb #977d6d9a
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+RUN_ID = re.compile(f"[{_LETTERS}]{{10}}")
 
 
 def new_id(moment: float | None = None) -> str:
