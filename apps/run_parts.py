@@ -22,8 +22,9 @@ from mlworkbench.desk.views import (
     leading_metric,
     span_words,
 )
-from mlworkbench.modelling.figures import DARK, template
+from mlworkbench.modelling.report_page import evaluate, read_report
 from mlworkbench.modelling.sides import metric_words
+from mlworkbench.modelling.style import repainted as in_colours_of
 from mlworkbench.registry.versions import register
 
 
@@ -110,6 +111,56 @@ def tables(run, details: dict) -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
 
 
+def evaluation(run, details: dict) -> None:
+    st.subheader("Evaluation", anchor=False)
+    try:
+        found = kept_report(run.run, report_stamp(details))
+    except WorkbenchError:
+        muted("Money, weeks, slices, fairness, drift, explanations, leaks: not asked yet.")
+        st.button("Evaluate this run", key="evaluate", on_click=lambda: evaluate_now(run))
+        return
+    for words in found.findings:
+        (st.warning if words in found.alarms else st.markdown)(as_markdown(words))
+    muted(found.about)
+    for place, (tab, section) in enumerate(
+        zip(st.tabs([s.title for s in found.sections]), found.sections, strict=True)
+    ):
+        with tab:
+            report_section(section, place)
+    for words in found.unsaid:
+        muted(words)
+    page = run.folder / "report.html"
+    if page.exists():
+        name = f"{run.run}-report.html"
+        st.download_button(
+            "The page to send", page.read_bytes(), name, "text/html", key="report-page"
+        )
+
+
+def report_section(section, place: int) -> None:
+    for words in section.words:
+        muted(words)
+    for i, figure in enumerate(section.figures.values()):
+        draw(repainted(figure), key=f"report-{place}-{i}")
+    for name, table in section.tables.items():
+        with st.expander(as_markdown(f"{name}, {len(table):,} lines"), expanded=len(table) <= 8):
+            st.dataframe(table, height="content" if len(table) <= 12 else "auto")
+
+
+def report_stamp(details: dict) -> str:
+    return next((f["sha256"] for f in details["files"] if f["path"] == "report.json"), "")
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def kept_report(run: str, stamp: str):
+    return read_report(run, workbench())
+
+
+def evaluate_now(run) -> None:
+    with st.spinner("Asking what a reviewer asks"):
+        attempt(lambda: evaluate(run.run, wb=workbench()), lambda r: f"{r.name}: {r.findings[0]}")
+
+
 def figures_and_files(run, details: dict) -> None:
     import plotly.io
 
@@ -132,9 +183,7 @@ def figures_and_files(run, details: dict) -> None:
 
 
 def repainted(figure):
-    if dark():  # it was kept for a light ground
-        figure.update_layout(template=template(True)).update_annotations(font_color=DARK.ink)
-    return figure
+    return in_colours_of(figure) if dark() else figure  # it was kept for a light ground
 
 
 def notebook(run) -> None:

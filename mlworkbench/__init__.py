@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         log_metric,
         log_model,
         log_params,
-        report,
     )
     from mlworkbench.execution.record import get_run as get
     from mlworkbench.execution.record import list_runs as runs
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
     from mlworkbench.modelling.importing import import_predictions
     from mlworkbench.modelling.repeats import group_repeats
     from mlworkbench.modelling.report_page import evaluate
+    from mlworkbench.modelling.studies import list_studies as studies
+    from mlworkbench.modelling.studies import study_figures, study_trials
+    from mlworkbench.modelling.trial_reports import report
     from mlworkbench.registry.promotion import approve, promote, reject, rollback
     from mlworkbench.registry.promotion import list_requests as requests
     from mlworkbench.registry.versions import list_versions as models
@@ -68,7 +70,10 @@ _NAMES = {
     "log_figure": "execution.journal:log_figure",
     "log_model": "execution.journal:log_model",
     "log_predictions": "modelling.evaluation:log_predictions",
-    "report": "execution.journal:report",
+    "report": "modelling.trial_reports:report",
+    "studies": "modelling.studies:list_studies",
+    "study_trials": "modelling.studies:study_trials",
+    "study_figures": "modelling.studies:study_figures",
     "runs": "execution.record:list_runs",
     "get": "execution.record:get_run",
     "evaluate": "modelling.report_page:evaluate",

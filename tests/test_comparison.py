@@ -185,6 +185,45 @@ def test_delong_equals_a_published_implementation():
     assert found.p == pytest.approx(0.010818888106656998, rel=1e-9)
 
 
+# ---------------------------------------------------------------- censored labels
+
+
+def test_censored_labels_are_weighted_or_refused(wb):
+    from mlworkbench.core.settings import Workbench
+    from mlworkbench.data.ingestion import ingest
+    from mlworkbench.data.lake import declare_roles, write_lake
+    from mlworkbench.modelling.censoring import propensity_weights
+
+    n, rng = 3000, np.random.default_rng(5)
+    rows = pd.DataFrame({"id": np.arange(n), "bad": (rng.random(n) < 0.2).astype(int)})
+    base = 1.5 * rows["bad"] + rng.normal(0, 1, n)
+    suspect = base > 2
+    rows["blocked"] = suspect & (rng.random(n) > 0.2)
+    rows["chance"] = np.where(suspect, 0.2, 1.0)
+    ingest(rows, table="pay", key="id", wb=wb)
+    with write_lake("roles", wb=wb) as write:
+        declare_roles(write.con, "pay", blocked="blocked")
+    seen = rows[~rows["blocked"]]
+    runs = []
+    for name, noise in (("old", 1.5), ("new", 0.1)):
+        run = open_run(name, values={"table": "pay", "key": "id"}, wb=wb)
+        score = (base + rng.normal(0, noise, n))[seen.index]
+        log_predictions(seen["bad"], score, key=seen["id"], run=run.run, wb=wb)
+        runs.append(close_run(run.run, "finished", wb=wb))
+    refused = compare_runs(runs, wb=wb)
+    assert refused.verdict == "cannot tell" and refused.sentence.startswith("No verdict: ")
+    assert f"{int(rows['blocked'].sum()):,} of 3,000 rows of pay were blocked" in refused.sentence
+    weighed = Workbench(wb.root, {("compare", "propensity"): "chance"})
+    found = compare_runs(runs, wb=weighed)
+    assert found.verdict == "better" and "rows are weighted, and worth" in found.sentence
+    assert found.difference.b > refused.difference.b  # what is left is the harder part
+    np.testing.assert_array_equal(found.shared.weight, propensity_weights(seen["chance"]))
+    with pytest.raises(UserError, match="is not a column of pay"):
+        compare_runs(runs, wb=Workbench(wb.root, {("compare", "propensity"): "chanse"}))
+    with pytest.raises(UserError, match="propensities are not above 0"):
+        propensity_weights([0.0, 1.0])
+
+
 # ---------------------------------------------------------------- seeds
 
 

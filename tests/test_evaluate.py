@@ -366,3 +366,122 @@ def test_the_command(report, tmp_path):
         [str(exe), "report", "nothing", "--workbench", str(wb.root)], capture_output=True, text=True
     )
     assert none.returncode == 2 and "no run" in none.stderr
+
+
+# the same model, later
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of ten weeks, then six more come in: the labels of the last have not matured."""
+    from mlworkbench.core.settings import open_workbench
+    from mlworkbench.data.ingestion import ingest
+    from mlworkbench.data.lake import create_workbench, declare_roles, write_lake
+    from mlworkbench.desk.verbs import run
+
+    wb = create_workbench(tmp_path_factory.mktemp("later") / "wb")
+    text = (wb.root / "settings.ini").read_text().replace("sensitive =", "sensitive = region")
+    (wb.root / "settings.ini").write_text(text)
+    wb = open_workbench(wb.root)
+    rng, n = np.random.default_rng(3), 9000
+    at = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.uniform(0, 7 * 16, n)), unit="D")
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(n),
+            "at": at,
+            "card": rng.integers(0, 600, n),
+            "amount": rng.exponential(60, n),
+            "age": rng.normal(40, 9, n),
+            "region": rng.choice(["north", "south"], n),
+        }
+    )
+    odds = -3 + 0.02 * frame.amount + 0.05 * (frame.age - 40)
+    frame["bad"] = (rng.random(n) < 1 / (1 + np.exp(-odds))) * 1
+    frame["settled"] = np.where(frame.bad == 1, rng.random(n) + 1, rng.random(n) * 1.005)
+    late = at >= pd.Timestamp("2024-03-11")
+    frame.loc[late, "age"] += 15  # the planted change
+    table = {"table": "pay", "key": "id", "wb": wb}
+    ingest(frame[~late], **table)
+    with write_lake("roles", wb=wb) as write:
+        declare_roles(
+            write.con, "pay", time="at", entity="card", amount="amount", label={"bad": "7 days"}
+        )
+    about = {"table": "pay", "target": "bad", "iterations": 40, "wb": wb}
+    fine, leaky = (
+        run("train", drop="settled", name="fine", **about),
+        run("train", name="leaky", **about),
+    )
+    ingest(frame[late], mode="append", **table)
+    return wb, fine, leaky, frame
+
+
+def test_a_planted_leak_is_named_and_the_honest_run_has_none(trained):
+    wb, fine, leaky, _ = trained
+    assert any("settled alone" in a for a in evaluate(leaky.run, wb=wb, keep=False).alarms)
+    found = evaluate(fine.run, wb=wb)
+    assert not [a for a in found.alarms if "Leak" in a]
+    assert {"shap", "slices", "drift", "fairness region"} <= {
+        k for s in found.sections for k in s.figures
+    }
+    assert not [u for u in found.unsaid if "fairness" in u]
+
+
+def test_later_weeks_are_claimed_when_their_labels_have_matured(trained):
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    rows = later.later_rows(fine.run, since="2024-03-11", wb=wb)
+    assert len(rows.evidence.rows) == (frame["at"] >= "2024-03-11").sum() and rows.delay.days == 7
+    table = later.later_table(rows, "week", 0.3, wb)
+    ends = table.index + pd.Timedelta(days=14)
+    assert (table.matured.to_numpy() == np.asarray(ends <= frame["at"].max())).all()
+    assert table.value[table.matured].notna().all() and table.value[~table.matured].isna().all()
+    assert table.cost[~table.matured].isna().all() and 1 <= (~table.matured).sum() <= 2
+    one = table.index[1]
+    week = (
+        rows.evidence.rows["at"]
+        .between(one, one + pd.Timedelta(days=7), inclusive="left")
+        .to_numpy()
+    )
+    mine = rows.evidence.rows[week]
+    assert table.value[one] == pytest.approx(
+        sk.roc_auc_score(mine["label"], mine["score"]), **CLOSE
+    )
+    stop = mine["score"] >= 0.3
+    plain = (
+        mine["amount"][(mine["label"] == 1) & ~stop].sum() + 5 * ((mine["label"] == 0) & stop).sum()
+    )
+    assert table.cost[one] == pytest.approx(plain, rel=1e-9)
+    drift = later.feature_drift(rows)
+    assert drift.index[0] == "age" and drift.moved["age"] and not drift.moved["amount"]
+
+
+def test_rows_that_the_model_learned_from_are_left_out(trained):
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    rows = later.later_rows(fine.run, wb=wb)
+    assert rows.left_out > 2000 and len(rows.evidence.rows) + rows.left_out == len(frame)
+
+
+def test_the_job_evaluate(trained):
+    from mlworkbench.core.errors import UserError
+    from mlworkbench.desk.verbs import run
+    from mlworkbench.execution.record import run_details
+
+    wb, fine, _, frame = trained
+    found = run("evaluate", model=fine.run, since="2024-03-11", by="week", wb=wb)
+    assert (
+        found.state == "finished"
+        and 0.5 < found.metrics["auc"]["low"] < found.metrics["auc"]["value"]
+    )
+    curve = [m for m in run_details(found.run, wb=wb)["all_metrics"] if m["split"] == "later"]
+    assert {m["name"] for m in curve} >= {"auc by week", "cost by week", "score_psi by week"}
+    for wrong in (
+        {"model": ""},
+        {"model": fine.run, "by": "year"},
+        {"model": fine.run, "since": "soon"},
+        {"model": fine.run, "since": "2030-01-01"},
+    ):
+        with pytest.raises((UserError, WorkbenchError)):
+            run("evaluate", wb=wb, **wrong)

@@ -14,7 +14,8 @@ from mlworkbench.modelling import draws, measures
 from mlworkbench.modelling.draws import draw_counts, replicate
 from mlworkbench.modelling.metrics import cost, measure, precision_at, recall_at
 from mlworkbench.modelling.resampling import interval_from, intervals, paired
-from mlworkbench.modelling.textbook import delong, holm, mcnemar
+from mlworkbench.modelling.slices import holm
+from mlworkbench.modelling.textbook import delong, mcnemar
 
 TORTURE = os.environ.get("TORTURE", "0") not in ("", "0")
 

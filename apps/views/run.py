@@ -1,7 +1,15 @@
 """What did this run do, with what, and what came of it?"""
 
 import streamlit as st
-from run_parts import chooser, figures_and_files, notebook, overview, register_form, tables
+from run_parts import (
+    chooser,
+    evaluation,
+    figures_and_files,
+    notebook,
+    overview,
+    register_form,
+    tables,
+)
 from state import (
     alias_holders,
     all_runs,
@@ -69,6 +77,8 @@ with st.container(horizontal=True):
     ):
         choose(runs=(*choices().runs, run.run)[-10:])
         st.switch_page("views/compare.py")
+if run.metrics:
+    evaluation(run, details)
 tables(run, details)
 st.subheader("Repeat it", anchor=False)
 command, call = repeat_words(run)

@@ -119,6 +119,13 @@ SETTINGS = (
         "The smallest difference worth acting on: in the leading metric (0.005), or in money a month (500 EUR). "
         "Set it before you see a result; empty: no verdict 'equivalent'.",
     ),
+    Setting(
+        "compare",
+        "propensity",
+        "",
+        "Where a contract declares a blocked column: the column with the chance that a row was let through, "
+        "1 where nobody would have blocked it. Rows then count 1 / propensity.",
+    ),
     Setting("costs", "currency", "EUR", "Currency of amounts."),
     Setting(
         "costs", "false_alarm", "5", "What one false alarm costs (a review, an annoyed customer)."

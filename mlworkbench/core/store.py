@@ -31,6 +31,7 @@ __all__ = [
     "store_url",
     "reading",
     "writing",
+    "held_open",
     "create_store",
     "check_schema",
     "now",
@@ -346,6 +347,17 @@ def reading(wb: Workbench | None = None):
 def writing(wb: Workbench | None = None):
     """A connection in a write transaction, committed when the block ends without an error."""
     return _begin(wb, writes=True)
+
+
+# %% ../../nbs/1_core/03_store.ipynb #e5086520
+@contextlib.contextmanager
+def held_open(wb: Workbench | None = None) -> Iterator[None]:
+    """Hold a connection that does nothing while the block runs."""
+    wb = open_workbench(wb)
+    with _engine(store_url(wb), os.getpid()).connect() as connection:
+        with connection.begin():
+            connection.execute(sa.select(meta)).first()
+        yield
 
 
 # %% ../../nbs/1_core/03_store.ipynb #45e394f5

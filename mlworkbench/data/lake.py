@@ -49,7 +49,7 @@ import duckdb
 import sqlalchemy as sa
 
 from ..core.crash import crash_point
-from ..core.current import present_run
+from ..core.current import pinned_snapshot, present_run
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.looks import record_look
 from ..core.markup import Listing
@@ -221,6 +221,7 @@ def lake_cursor(wb: Workbench | None = None, at: int | None = None) -> duckdb.Du
     DuckDBPyConnection
     """
     wb = open_workbench(wb)
+    at = pinned_snapshot() if at is None else at
     return _cursor(_reader, wb, at, os.getpid(), _made(wb))
 
 
@@ -713,7 +714,7 @@ def snapshot_number(at: "int | str | None", wb: Workbench | None = None) -> int 
         There is no such snapshot or tag.
     """
     if at is None:
-        return None
+        return pinned_snapshot()
     with reading(wb) as db:
         known = dict(db.execute(sa.select(tags.c.tag, tags.c.snapshot)).all())
     if str(at) in known:

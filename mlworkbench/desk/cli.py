@@ -9,6 +9,7 @@ __all__ = ["COMMANDS", "main"]
 import sys
 
 from mlworkbench.desk import (
+    cli_attempts,
     cli_contracts,
     cli_desk,
     cli_grids,
@@ -23,6 +24,7 @@ from .cli_data import cli
 from .commands import run_command
 
 COMMANDS = (
+    cli_attempts,
     cli_contracts,
     cli_runs,
     cli_splits,

@@ -82,7 +82,12 @@ class Tuning:
 
     def as_json(self) -> dict:
         """The keys of the command line's document."""
-        return {"study": self.study, "trials": self.trials, "best": self.best, "run": self.run.run}
+        return {
+            "study": self.study,
+            "trials": self.trials,
+            "best": self.best,
+            "run": self.run and self.run.run,
+        }
 
 
 def tune(
@@ -92,6 +97,8 @@ def tune(
     minutes: float = 0,
     metric: str = "",
     study: str = "",
+    storage: str = "",
+    direction: str = "",
     jobs: int = 1,
     experiment: str | None = None,
     name: str | None = None,
@@ -112,6 +119,10 @@ def tune(
         What to tune; the task's leading one.
     study : str
         The study's name; made of table, target and metric.
+    storage : str
+        Of your notebook's study: Optuna's, such as ``sqlite:///mine.db``; the workbench's when empty.
+    direction : str
+        ``maximize`` or ``minimize``, for a metric of your notebook's that is not the field's.
     jobs : int
         Trials at a time.
     experiment, name : str, optional
@@ -133,7 +144,9 @@ def tune(
     from mlworkbench.modelling.ranges import is_range
 
     if job != "tune":
-        raise UserError(f"'{job}' cannot be tuned yet", "Use the job tune, on a table of the lake")
+        options = {"trials": trials, "minutes": minutes, "metric": metric, "study": study}
+        options |= {"jobs": jobs, "storage": storage, "experiment": experiment, "wb": wb}
+        return _tune_notebook(job, params, direction, name, options)
     space = {
         n: v for n, v in params.items() if is_range(v) or (n != "space" and isinstance(v, list))
     }
@@ -146,6 +159,21 @@ def tune(
     facts = run_details(run, wb=wb)["facts"]
     best = json.loads(facts["chosen"])
     return Tuning(facts["study"], int(facts["trials"]), best, handle(run), facts["tuning"])
+
+
+def _tune_notebook(job: str, params: dict, direction: str, name: Any, options: dict) -> Tuning:
+    """Tune a notebook of the user's own."""
+    from mlworkbench.modelling.trials import tune_notebook
+
+    if direction not in ("", "maximize", "minimize"):
+        raise UserError(f"there is no direction '{direction}'", "Say maximize or minimize")
+    if name:
+        raise UserError("trials of a notebook name themselves", "Leave --name out")
+    higher = None if not direction else direction == "maximize"
+    with progress_bar(f"tune {job}") as progress:
+        found = tune_notebook(job, params, higher=higher, progress=progress, **options)
+    run = None if found.run is None else handle(found.run)
+    return Tuning(found.study, found.trials, found.best, run, found.sentence)
 
 
 # %% ../../nbs/7_desk/01_verbs.ipynb #cc0e9307

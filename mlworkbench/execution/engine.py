@@ -34,7 +34,6 @@ from traitlets.config import Config
 from ..core.errors import WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
-from .journal import log_file
 from mlworkbench.execution.limits import (
     CANCEL,
     Stopped,
@@ -421,9 +420,8 @@ def tracked_run(
         close_run(run.run, "interrupted", "stopped by the user", wb=wb)
         raise
     except WorkbenchError as err:
-        marks = _keep_files(run, wb)
         state = getattr(err, "state", "failed")
-        closed = close_run(run.run, state, str(err), wb=wb, marks=marks)
+        closed = close_run(run.run, state, str(err), wb=wb, **_keep_files(run))
         hint = (
             f"See {run.folder / 'notebook.ipynb'}"
             if (run.folder / "notebook.ipynb").exists()
@@ -435,11 +433,11 @@ def tracked_run(
     except BaseException as err:
         close_run(run.run, "failed", f"{type(err).__name__}: {err}"[:500], wb=wb)
         raise
-    close_run(run.run, "finished", wb=wb, marks=_keep_files(run, wb))
+    close_run(run.run, "finished", wb=wb, **_keep_files(run))
 
 
-def _keep_files(run: Run, wb: Workbench) -> dict[str, str]:
-    """Record the files of a run that ends; what it says of itself goes into its facts."""
+def _keep_files(run: Run) -> dict:
+    """Tidy the folder of a run that ends; what is recorded of it: its files, and what it says of itself."""
     marks = {}
     with contextlib.suppress(OSError, ValueError):
         marks = json.loads((run.folder / "facts.json").read_text())
@@ -448,8 +446,5 @@ def _keep_files(run: Run, wb: Workbench) -> dict[str, str]:
     log = run.folder / "kernel.log"
     if log.exists() and not log.stat().st_size:
         log.unlink()
-    for name, kind in (("notebook.ipynb", "notebook"), ("usage.json", "usage")):
-        if (run.folder / name).exists():
-            with contextlib.suppress(WorkbenchError):  # one that was declared dead keeps its files
-                log_file(run.folder / name, kind, run=run.run, wb=wb)
-    return marks
+    files = {"notebook.ipynb": "notebook", "source.ipynb": "source", "usage.json": "usage"}
+    return {"marks": marks, "files": files}

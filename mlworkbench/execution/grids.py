@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from ..core.audit import canonical
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
-from ..core.store import facts, metrics, reading, reads, runs
+from ..core.store import facts, held_open, metrics, reading, reads, runs
 from ..data.lake import last_changes
 from .jobs import can_fork, find_notebook, prepare_job
 from .limits import cell_at_work
@@ -232,7 +232,7 @@ def run_grid(
 
     tell()
     if todo:
-        with _shared_threads(jobs):
+        with _shared_threads(jobs), held_open(wb):
             _run_all(notebook, todo, lines, jobs, experiment, executor, wb, tell, show)
     made = {
         s: [get_run(x.run, wb=wb) for x in lines if x.state == s] for s in ("finished", "reused")

@@ -25,7 +25,7 @@ from .forked import execute_forked
 from .journal import log_fact
 from .parameters import check_parameters, notebook_parameters, read_notebook
 from .provisioner import NoFork, available
-from .record import Run, get_run
+from .record import Run, read_run
 
 
 # %% ../../nbs/3_execution/08_jobs.ipynb #bc26f9a2
@@ -203,7 +203,7 @@ def run_prepared(
     with tracked_run(name, wb=wb, **about) as run:
         if wire or not _run_forked(path, values, run, cwd, wb, progress, stop):
             _run_papermill(path, values, tracked=run, wb=wb, report=progress, cwd=cwd)
-    return get_run(run.run, wb=wb)
+    return read_run(run.run, wb)
 
 
 def _run_forked(

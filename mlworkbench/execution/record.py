@@ -15,6 +15,7 @@ __all__ = [
     "Taken",
     "write_params",
     "close_run",
+    "read_run",
     "sweep",
     "find_run",
     "get_run",
@@ -398,6 +399,7 @@ def close_run(
     error: str | None = None,
     wb: Workbench | None = None,
     marks: dict[str, str] | None = None,
+    files: dict[str, str] | None = None,
 ) -> Run:
     """Record how a run ended, and release its lock.
 
@@ -411,6 +413,8 @@ def close_run(
     wb : Workbench, optional
     marks : dict of str to str, optional
         Facts to record with it.
+    files : dict of str to str, optional
+        Files of its folder to record, with their kinds.
 
     Raises
     ------
@@ -431,11 +435,31 @@ def close_run(
             db.execute(
                 facts.insert(), [{"run": run, "name": k, "value": v} for k, v in marks.items()]
             )
+        if done.rowcount:
+            _note_files(db, run, wb.files / "runs" / run, files or {})
     _release(wb.files / "runs" / run)
     found = _load(wb, [run])
     if not done.rowcount:
         raise WorkbenchError(f"run {run} is already {found[0].state}", "Run it again")
     return found[0]
+
+
+def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]) -> None:
+    """Record files of a run, with the hash of their bytes."""
+    there = {name: kind for name, kind in files.items() if (folder / name).exists()}
+    if there:
+        where = (artifacts.c.run == run) & artifacts.c.path.in_(list(there))
+        db.execute(artifacts.delete().where(where))
+        rows = [{"run": run, "path": name, "kind": kind} for name, kind in there.items()]
+        about = [
+            {"sha256": sha256(folder / n), "bytes": (folder / n).stat().st_size} for n in there
+        ]
+        db.execute(artifacts.insert(), [a | b for a, b in zip(rows, about, strict=True)])
+
+
+def read_run(run: str, wb: Workbench | None = None) -> Run:
+    """The newest picture of a run by its id, without looking after the dead first."""
+    return _load(open_workbench(wb), [run])[0]
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #511197a7

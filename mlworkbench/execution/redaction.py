@@ -65,16 +65,20 @@ def secret_values(
     tuple of str
         Every form of every value, the longest first.
     """
-    patterns = wb.setting("jobs", "secrets").upper().split()
+    declared = _declared(wb.setting("jobs", "secrets"))
     env = os.environ if env is None else env
     named = [*env.items(), *(values or {}).items()]
     handed = set(json.loads(env.get("MLWORKBENCH_SECRETS", "[]")))
     found = handed | {
-        str(value)
-        for name, value in named
-        if any(fnmatch.fnmatchcase(name.upper(), p) for p in patterns) and len(str(value)) >= 4
+        str(value) for name, value in named if len(str(value)) >= 4 and declared(name.upper())
     }
     return _forms(frozenset(found))
+
+
+@functools.lru_cache(maxsize=8)
+def _declared(patterns: str) -> Any:
+    """A function that says whether a name matches one of the patterns."""
+    return re.compile("|".join(map(fnmatch.translate, patterns.upper().split())) or "$^").match
 
 
 @functools.lru_cache(maxsize=64)

@@ -17,12 +17,14 @@ from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, escaped, html_table, interval_drawing, quiet
 from ..core.settings import Workbench, open_workbench
 from ..execution.record import Run, get_run
+from .censoring import Censoring, uncensored
 from .differing import Differs, what_differs
 from .metrics import metric_table
 from .resampling import Difference, Interval, intervals
 from .sharing import SharedRows, measured, shared_rows
-from .textbook import delong, holm, mcnemar
-from .verdicts import Facts, higher_is_better, judge, verdict
+from .slices import holm
+from .textbook import delong, mcnemar
+from .verdicts import Facts, Verdict, higher_is_better, judge, verdict
 from .worth import Worth, declared_worth, money_difference, same_alarms
 
 
@@ -252,7 +254,7 @@ def compare_runs(
         raise UserError(
             f"{len({r.run for r in found})} different runs cannot be compared", "Give two to ten"
         )
-    shared = shared_rows(found, wb=wb)
+    shared, censoring = uncensored(shared_rows(found, wb=wb), wb)
     drawn: dict[str, Any] = {"level": level or float(wb.setting("compare", "confidence"))}
     drawn["resamples"] = resamples or int(wb.setting("compare", "resamples"))
     common = {"entity": shared.entity, "weight": shared.weight, "classes": shared.classes or None}
@@ -280,7 +282,7 @@ def compare_runs(
         facts = replace(
             facts, fragile=_hangs_on(shared, weeks, difference, asked, not_worse, drawn)
         )
-    said = verdict(difference, facts, worth=asked.value, not_worse=not_worse)
+    said = _told(verdict(difference, facts, worth=asked.value, not_worse=not_worse), censoring)
     return Comparison(
         found,
         _table(found, values, differences),
@@ -307,6 +309,15 @@ def _leading(metric: str, task: str, measured_: dict) -> str:
     if metric and metric not in measured_:
         raise UserError(f"these rows have no metric '{metric}'", nearest(metric, measured_))
     return metric or next(m for m in metric_table(task) if m in measured_)
+
+
+def _told(said: Verdict, censoring: Censoring) -> Verdict:
+    """Say first what censored labels mean for a verdict; without a remedy there is none."""
+    if censoring.refused:
+        return Verdict(
+            "cannot tell", f"{censoring.refused} On the rows that are left: {said.sentence}"
+        )
+    return replace(said, sentence=f"{said.sentence} {censoring.said}".strip())
 
 
 def _quicker(drawn: dict) -> dict:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import UserError, nearest
+from ..core.errors import UserError, WorkbenchError, nearest
 from .training import predict_scores
 
 
@@ -27,7 +27,7 @@ def shap_values(
     features : DataFrame, shape (n, features)
         In the model's order.
     kinds : dict of str to str
-        Feature to ``number`` or ``category``.
+        Feature to its kind, as in ``Problem``.
     most : int
         Rows explained at most, drawn by lot.
     seed : int
@@ -44,8 +44,12 @@ def shap_values(
     if len(place) > most:
         place = np.sort(np.random.default_rng(seed).choice(place, most, replace=False))
     categories = [n for n, k in kinds.items() if k == "category"]
-    pool = catboost.Pool(features.iloc[place], cat_features=categories)
-    found = model.get_feature_importance(pool, type="ShapValues")
+    texts = [n for n, k in kinds.items() if k == "text"]
+    pool = catboost.Pool(features.iloc[place], cat_features=categories, text_features=texts)
+    try:
+        found = model.get_feature_importance(pool, type="ShapValues")
+    except catboost.CatBoostError as err:
+        raise WorkbenchError(f"CatBoost gives no Shapley values for this model: {err}") from err
     return place, found[..., :-1], found[..., -1]
 
 

@@ -80,7 +80,7 @@ def dependence_figure(
     """Draw how the mean score goes as one feature is set to each value."""
     figure = blank_figure(
         f"As {shown_text(name)} goes",
-        "all other features as they are; band: the middle 80% of rows; about the model, not the world",
+        "other features as they are; band: the middle 80% of rows",
         shown_text(name),
         y,
         dark,

@@ -15,7 +15,7 @@ from scipy import stats
 from ..core.errors import WorkbenchError
 from .draws import draw_counts
 from .metrics import checked
-from .slices import holm
+from .slices import holm, p_words
 
 # %% ../../nbs/4_modelling/07_fairness.ipynb #365a82b3
 RATES = {
@@ -229,5 +229,5 @@ def _sentence(attribute: str, table: pd.DataFrame) -> str:
     side = "more" if line["difference"] > 0 else "fewer"
     return (
         f"{attribute} = {line['group']}: {side} {RATES[line['rate']]} than in the other groups "
-        f"({line['value']:.1%} against {line['rest']:.1%}, corrected p {line['corrected']:.2g})"
+        f"({line['value']:.1%} against {line['rest']:.1%}, {p_words(line['corrected'])})"
     )

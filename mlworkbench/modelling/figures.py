@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/4_modelling/03_figures.ipynb #fa8a866a
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -141,7 +142,7 @@ def precision_recall(
         draw_line(figure, recall, precision, curve.name, place, dark, low, high, hover)
         at = 0.3 + 0.2 * place
         points.append((at, float(np.interp(at, recall, precision)), curve.name))
-    label_lines(figure, points, dark, down=False)
+    label_lines(figure, points, dark, down=[y > 0.6 for _, y, _ in points])
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
     return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
@@ -193,7 +194,7 @@ def calibration(
     words = f"{shown_text(subject)}: what was said against what happened"
     said = said.replace("bands", f"{bins} groups, whiskers")
     figure = blank_figure(words, said, "said, mean score", "happened, share", dark)
-    points, top = [], 0.0
+    points, top, least, low_end = [], 0.0, np.inf, np.inf
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         if r.score.min() < 0 or r.score.max() > 1:
             raise WorkbenchError(
@@ -214,6 +215,16 @@ def calibration(
         figure.data[-1].update(mode="lines+markers", error_y=whisker, marker={"size": 7})
         points.append((float(said_by[-1]), float(happened[-1]), curve.name))
         top = max(top, float(said_by.max()), float(high.max()))
+        least, low_end = min(least, float(said_by.min())), min(low_end, float(low.min()))
+    if low_end > 0 and 0 < least < top / 20:  # rare events: the low groups would be one dot
+        ends = [min(least, low_end) / 1.3, top * 1.3]
+        _chance(figure, ends, ends, dark)
+        label_lines(figure, [(math.log10(x), math.log10(y), name) for x, y, name in points], dark)
+        for at in figure.layout.annotations:
+            at.update(ax=-26, xanchor="right", ay=-24)
+        span = [math.log10(v) for v in ends]
+        figure.update_xaxes(type="log", range=span, dtick=1, tickformat=".3~%")
+        return figure.update_yaxes(type="log", range=span, dtick=1, tickformat=".3~%")
     _chance(figure, [0, top], [0, top], dark)
     label_lines(figure, points, dark)
     figure.update_xaxes(range=[-0.02 * top, 1.12 * top], tickformat=".3~%")
@@ -239,6 +250,11 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
         at = int(np.searchsorted(np.cumsum(share), 0.3 + 0.3 * value))
         points.append((float(middle[at]), float(share[at]), name))
     label_lines(figure, points, dark, down=False)
+    low, wide = float(edges[0]), float(np.ptp(edges))
+    for at in figure.layout.annotations:
+        if at.x > low + 0.7 * wide:  # no room to its right
+            at.update(ax=-26, xanchor="right")
+    figure.update_xaxes(range=[low - 0.02 * wide, low + 1.02 * wide])
     return figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
 
 

@@ -14,7 +14,7 @@ from ..core.settings import Workbench, open_workbench
 from ..data.lake import key_sql, lake_cursor, quoted, table_columns
 from .comparison import Comparison
 from .sharing import measured
-from .textbook import holm
+from .slices import holm
 from .verdicts import higher_is_better, judge
 
 

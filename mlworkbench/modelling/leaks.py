@@ -53,18 +53,14 @@ def too_good(data: Dataset, limit: float = 0.98, rows: int = 100_000) -> list[Al
     features, held = data.part("train", "validation")
     features, label = features.head(rows), held["label"].head(rows)
     found = []
-    for name, kind in data.problem.features.items():
+    for name in data.problem.features:
         value = features[name]
-        best = max(
-            _alone(value, t, kind, data.problem.task) for t in _targets(label, data.problem.task)
-        )
-        filled = (value != "(missing)" if kind == "category" else value.notna()).astype(float)
+        number = pd.api.types.is_numeric_dtype(value)
+        best = max(_alone(value, t, data.problem.task) for t in _targets(label, data.problem.task))
+        filled = (value.notna() if number else ~value.isin(["(missing)", ""])).astype(float)
         gaps = 0.001 < filled.mean() < 0.999
         gap = (
-            max(
-                _alone(filled, t, "number", data.problem.task)
-                for t in _targets(label, data.problem.task)
-            )
+            max(_alone(filled, t, data.problem.task) for t in _targets(label, data.problem.task))
             if gaps
             else 0.0
         )
@@ -98,9 +94,9 @@ def _targets(label: pd.Series, task: str) -> list[np.ndarray]:
     return [(label == c).to_numpy(dtype=float) for c in label.value_counts().index[:20]]
 
 
-def _alone(value: pd.Series, target: np.ndarray, kind: str, task: str) -> float:
+def _alone(value: pd.Series, target: np.ndarray, task: str) -> float:
     """How good one feature is alone."""
-    if kind == "category":
+    if not pd.api.types.is_numeric_dtype(value):
         value = _crossed_means(value, target)
     score = value.fillna(value.min() - 1 if value.notna().any() else 0).to_numpy(dtype=float)
     if np.ptp(score) == 0 or np.ptp(target) == 0:

@@ -26,6 +26,7 @@ class Statistic:
     value: Callable
     evidence: float  # units that carry it
     carried_by: str  # what those are, in words
+    enough: int = 30  # from how many on the interval holds what it says
 
 
 @dataclass
@@ -54,7 +55,8 @@ class Measures:
     def mean(self, name: str, link: str, values, carried_by: str = "", total: float = 1.0) -> None:
         """Add a metric that is a weighted mean of `values`, times `total`."""
         if self.wanted(name):
-            evidence = _kish(self.column(name, values))
+            column = self.column(name, values)
+            evidence = min(_kish(column), _kish(column**2))
             value = lambda r, s: total * _share(s[name], s["weight"])  # noqa: E731
             self.found.append(Statistic(name, link, value, evidence, carried_by or self.word))
 
@@ -100,7 +102,7 @@ def _binary(model: Measures, threshold, costs, top) -> None:
         if model.wanted(name):
             at = len(model.rankings) - 1 if model.rankings else model.rank(y, rows.score)
             value = lambda r, s, at=at, place=place: r[:, at, place]  # noqa: E731
-            model.found.append(Statistic(name, "logit", value, few, by))
+            model.found.append(Statistic(name, "logit", value, few, by, (30, 1000)[place]))
     if top:
         _at_the_top(model, top)
     if is_probability(rows):

@@ -68,16 +68,14 @@ def cost_figure(
             hovertemplate=f"threshold {chosen:.4g}<br>costs %{{y:,.0f}}<extra>cheapest</extra>",
         )  # fmt: skip
         figure.add_annotation(
-            x=np.log10(at["stopped"]), y=at["cost"], text=f"cheapest: threshold {chosen:.3g}", ay=42, ax=0,
+            x=np.log10(at["stopped"]), y=at["cost"], text=f"cheapest: threshold {chosen:.3g}", ay=-70, ax=-30, xanchor="right",
             arrowhead=0, arrowcolor=theme.muted, font={"color": theme.ink},
         )  # fmt: skip
     top = 1.4 * max(nothing, float(shown["cost"].min()))
     figure.update_yaxes(range=[0, top], tickformat=",.0f")
     ticks = [t for t in (0.0001, 0.001, 0.01, 0.1, 1) if t >= float(shown["stopped"].min()) / 2]
     return figure.update_xaxes(
-        type="log",
-        tickvals=ticks,
-        ticktext=[f"{t:.2%}".replace(".00", "").replace("0%", "0%") for t in ticks],
+        type="log", tickvals=ticks, ticktext=[f"{100 * t:g}%" for t in ticks]
     )
 
 
@@ -207,6 +205,7 @@ def weeks_figure(
     y: str,
     said: str = "",
     percent: bool = False,
+    least: bool = False,
     dark: bool = False,
 ) -> go.Figure:
     """Draw a value period by period, with its interval; nothing where there is none to claim.
@@ -217,6 +216,8 @@ def weeks_figure(
         By the period's first day: ``value, low, high`` and, where labels have not matured, ``matured`` False.
     title, y, said : str
         Words.
+    least : bool
+        Whether the axis begins at 0.
     """
     theme = DARK if dark else LIGHT
     figure = blank_figure(title, said or "95% intervals", "", y, dark)
@@ -242,8 +243,12 @@ def weeks_figure(
             annotation={"text": "labels not matured:<br>nothing claimed", "font": {"color": theme.muted, "size": 12}},
             annotation_position="top right",
         )  # fmt: skip
-    return figure.update_yaxes(tickformat=".0%" if percent else "~g").update_xaxes(
-        tickformat="%d %b<br>%Y", type="date"
+    shown = at[:: -(-len(at) // 9)]
+    figure.update_yaxes(
+        tickformat=".0%" if percent else ",~g", rangemode="tozero" if least else "normal"
+    )
+    return figure.update_xaxes(
+        tickvals=shown, ticktext=[f"{d:%d %b}<br>{d:%Y}" for d in shown], type="date"
     )
 
 
@@ -268,5 +273,9 @@ def drift_figure(
         hovertemplate="PSI %{x:.3f}<br>%{customdata[0]} → %{customdata[1]}<extra>%{y}</extra>",
     )  # fmt: skip
     return figure.update_yaxes(
-        autorange="reversed", showgrid=False, type="category", tickfont={"color": theme.ink}
+        autorange="reversed",
+        showgrid=False,
+        type="category",
+        ticksuffix="  ",
+        tickfont={"color": theme.ink},
     )

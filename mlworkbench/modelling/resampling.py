@@ -64,6 +64,10 @@ def evidence_note(evidence: float, carried_by: str, enough: int = 30) -> str:
     if evidence >= enough:
         return ""
     many = max(0, int(round(evidence)))
+    if evidence >= 30:
+        return (
+            f"on {many:,} {carried_by} a 95% interval of it holds the truth about 94 times in 100"
+        )
     return f"stands on about {many} {carried_by}: the interval may be too narrow"
 
 
@@ -167,7 +171,7 @@ def intervals(
     for s in models[0].found:
         value = float(s.value(*values)[0])
         low, high = interval_from(value, s.value(*replicas), s.link, s.evidence, level)
-        note = evidence_note(s.evidence, s.carried_by)
+        note = evidence_note(s.evidence, s.carried_by, s.enough)
         if np.isnan(low):
             note = f"no interval: {int(s.evidence)} {s.carried_by} are too few to tell"
         elif s.link == "logit" and value in (0, 1):
@@ -286,7 +290,7 @@ def paired(
         evidence = min(s.evidence, second[s.name].evidence)
         se = float(np.nanstd(drawn[1] - drawn[0], ddof=1))
         low, high, p = student_interval(b - a, se, evidence, level)
-        note = evidence_note(evidence, s.carried_by)
+        note = evidence_note(evidence, s.carried_by, s.enough)
         if np.isnan(low):
             note = f"no interval: {int(evidence)} {s.carried_by} are too few to tell"
         answer[s.name] = Difference(

@@ -61,7 +61,7 @@ from mlworkbench.modelling.report_figures import (
 )
 from .reporting import Evidence, Section, listed
 from .resampling import intervals
-from .slices import METRIC, slice_masks, slice_table
+from .slices import METRIC, p_words, slice_masks, slice_table
 from .style import metric_label
 
 
@@ -91,6 +91,8 @@ def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
         wide = measured(e, wb, looks.level(level))
         table["corrected_low"] = [wide[n].low for n in table.index]
         table["corrected_high"] = [wide[n].high for n in table.index]
+    if not table["note"].any():
+        table = table.drop(columns="note")
     numbers = [c for c in table if c != "note"]
     table[numbers] = table[numbers].astype(float)
     unit = e.run.params.get("entity") or "rows"
@@ -118,9 +120,9 @@ def leading(e: Evidence, metrics: pd.DataFrame) -> str:
     low, high = (
         (line["corrected_low"], line["corrected_high"]) if wide else (line["low"], line["high"])
     )
-    held = f", corrected for the looks: {low:.4g} to {high:.4g}" if wide else ""
+    held = f", corrected for the looks: {low:.3g} to {high:.3g}" if wide else ""
     return (
-        f"{metric_label(name)} {line['value']:.4g} ({line['low']:.4g} to {line['high']:.4g}{held})."
+        f"{metric_label(name)} {line['value']:.3g} ({line['low']:.3g} to {line['high']:.3g}{held})."
     )
 
 
@@ -276,7 +278,7 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
         f"{len(masks)} slices, {how}; p values corrected for all of them (Holm), entities as units."
     ]
     alarms = [
-        f"Worse where {n}: {metric_label(metric)} {r['value']:.4g} against {r['rest']:.4g} elsewhere (corrected p {r['corrected']:.2g})."
+        f"Worse where {n}: {metric_label(metric)} {r['value']:.3g} against {r['rest']:.3g} elsewhere ({p_words(r['corrected'])})."
         for n, r in worse.head(3).iterrows()
     ]
     words += alarms or ["Nowhere is the model worse than elsewhere by more than chance explains."]

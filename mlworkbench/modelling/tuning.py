@@ -4,8 +4,6 @@
 
 # %% auto #0
 __all__ = [
-    "study_url",
-    "open_study",
     "Plan",
     "Tuned",
     "tune_catboost",
@@ -16,13 +14,11 @@ __all__ = [
 ]
 
 # %% ../../nbs/4_modelling/10_tuning.ipynb #1297d8f8
-import contextlib
 import fcntl
 import hashlib
 import json
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,91 +30,22 @@ import pandas as pd
 from ..core.errors import UserError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
-from ..core.store import store_url, writing
 from ..execution.journal import log_fact, log_metric, log_params
 from .candidates import Bench, curve_metric, make_bench, try_candidate
 from .datasets import Dataset, check_training
 from .metrics import metric_table
 from .ranges import for_catboost, search_space
 from .resampling import Difference, paired
+from mlworkbench.modelling.studies import (
+    DONE,
+    attending,
+    held,
+    lock_name,
+    next_trial,
+    open_study,
+    warm_start,
+)
 from .training import fit_catboost, predict_scores, training_threads
-
-
-# %% ../../nbs/4_modelling/10_tuning.ipynb #242c51f7
-def study_url(wb: Workbench | None = None) -> str:
-    """The address of Optuna's storage, as optuna-dashboard takes it."""
-    wb = open_workbench(wb)
-    if not wb.shared:
-        return f"sqlite:///{wb.root / 'optuna.sqlite'}"
-    url = store_url(wb)
-    return f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Doptuna"
-
-
-@contextlib.contextmanager
-def _lock(wb: Workbench, name: str, kind: int) -> Iterator[bool]:
-    """Hold a lock file for the block; False where it was to be had at once and was not."""
-    folder = wb.root / ".optuna"
-    folder.mkdir(exist_ok=True)
-    with open(folder / name, "w") as handle:
-        try:
-            fcntl.flock(handle, kind)
-            yield True
-        except BlockingIOError:
-            yield False
-
-
-def _file(study: str, ending: str) -> str:
-    return hashlib.sha256(study.encode()).hexdigest()[:16] + ending
-
-
-def open_study(name: str, higher: bool = True, wb: Workbench | None = None) -> optuna.Study:
-    """Open a study, or begin it.
-
-    Parameters
-    ----------
-    name : str
-    higher : bool
-        Whether more of its value is better.
-    wb : Workbench, optional
-
-    Returns
-    -------
-    optuna.Study
-        Trials are pruned that are in the worse half of those that got as far.
-    """
-    wb = open_workbench(wb)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _lock(wb, "storage.lock", fcntl.LOCK_EX):
-        options = {} if wb.shared else {"connect_args": {"timeout": 60}}
-        if wb.shared:
-            with writing(wb) as db:
-                db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS optuna")
-        return optuna.create_study(
-            storage=optuna.storages.RDBStorage(study_url(wb), engine_kwargs=options),
-            study_name=name,
-            direction="maximize" if higher else "minimize",
-            load_if_exists=True,
-            pruner=optuna.pruners.PercentilePruner(
-                50, n_startup_trials=4, n_warmup_steps=50, n_min_trials=3
-            ),
-        )
-
-
-_DONE = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-
-
-@contextlib.contextmanager
-def _attending(study: optuna.Study, wb: Workbench) -> Iterator[None]:
-    """Be known as a worker for the block; trials that no living worker has are marked as failed."""
-    file = _file(study.study_name, ".alive")
-    if not wb.shared:
-        with _lock(wb, file, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            left = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-            for trial in left if alone else ():
-                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                    study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    with _lock(wb, file, fcntl.LOCK_SH):
-        yield
 
 
 # %% ../../nbs/4_modelling/10_tuning.ipynb #a5d79869
@@ -179,19 +106,9 @@ def _budget(metric: str, task: str, trials: int, minutes: float) -> str:
 # %% ../../nbs/4_modelling/10_tuning.ipynb #7508f5ce
 def _next(study: optuna.Study, plan: Plan, wb: Workbench) -> optuna.Trial | None:
     """Take the next trial, or None when the budget is spent."""
-    with _lock(wb, _file(plan.study, ".turn"), fcntl.LOCK_EX):
-        running = () if wb.shared else (optuna.trial.TrialState.RUNNING,)
-        count = len(study.get_trials(deepcopy=False, states=(*_DONE, *running)))
-        if (plan.trials and count >= plan.trials) or time.monotonic() >= plan.until:
-            return None
-        drawn = len(study.get_trials(deepcopy=False))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = optuna.samplers.TPESampler(
-                seed=plan.seed * 100_003 + drawn, multivariate=True, constant_liar=True,
-                n_startup_trials=8,
-            )  # fmt: skip
-        return study.ask(plan.space)
+    if time.monotonic() >= plan.until:
+        return None
+    return next_trial(study, plan.space, plan.trials, plan.seed, wb)
 
 
 def _judge(
@@ -238,7 +155,7 @@ def _kept(tried: Any, seconds: float) -> dict:
 
 def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench) -> None:
     """Judge untuned CatBoost, unless the study has it already."""
-    with _lock(wb, _file(plan.study, ".turn"), fcntl.LOCK_EX):
+    with held(wb, lock_name(plan.study, ".turn"), fcntl.LOCK_EX):
         if any(t.user_attrs.get("untuned") for t in study.get_trials(deepcopy=False)):
             return
         began = time.monotonic()
@@ -337,6 +254,7 @@ def tune_catboost(
     seed: int = 0,
     threads: int = 0,
     jobs: int = 1,
+    warm: bool = True,
     progress: Progress = silent,
     told: Callable[[int, float], None] | None = None,
     wb: Workbench | None = None,
@@ -362,6 +280,8 @@ def tune_catboost(
         The untuned model. A tuned one has at most three times its trees.
     seed, threads, jobs : int
         ``jobs`` trials at a time; with more than one their order, and so the outcome, may vary.
+    warm : bool
+        Begin with what was best in earlier studies of the same table and target.
     progress : Progress
     told : callable, optional
         Gets number and value of each trial that was not pruned.
@@ -395,7 +315,10 @@ def tune_catboost(
             "Name another with study=, or leave the name out",
         )
     opened.set_user_attr("about", about)
-    with _attending(opened, wb):
+    opened.set_user_attr("metric", metric)
+    if warm:
+        warm_start(opened, f"{problem.table}.{problem.target}", found)
+    with attending(opened, wb):
         _untuned_first(opened, bench, plan, wb)
         _work_through(opened, bench, plan, progress, told, wb)
     return _result(opened, plan, *curve_metric(task, metric))
@@ -423,7 +346,7 @@ def _work_through(study, bench, plan, progress, told, wb) -> None:
 
 def _so_far(study: optuna.Study, plan: Plan, began: float, text: str) -> tuple[float, str]:
     """Say how far a study is, and the best so far."""
-    trials = study.get_trials(deepcopy=False, states=_DONE)
+    trials = study.get_trials(deepcopy=False, states=DONE)
     shares = [len(trials) / plan.trials] if plan.trials else []
     if np.isfinite(plan.until):
         shares.append((time.monotonic() - began) / max(plan.until - began, 1e-9))
@@ -434,7 +357,7 @@ def _so_far(study: optuna.Study, plan: Plan, began: float, text: str) -> tuple[f
 
 def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> Tuned:
     """Read off a study what it found."""
-    trials = study.get_trials(deepcopy=False, states=_DONE)
+    trials = study.get_trials(deepcopy=False, states=DONE)
     complete = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
     plain = next(t for t in complete if t.user_attrs.get("untuned"))
     best = max(complete, key=lambda t: (t.value if plan.higher else -t.value, t is plain))

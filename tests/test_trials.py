@@ -1,0 +1,272 @@
+"""Tuning one's own notebook: trials are runs, kills, processes, studies of others, the dashboard."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import nbformat
+import numpy as np
+import optuna
+import pytest
+
+from mlworkbench.core.errors import UserError
+from mlworkbench.execution.record import get_run, list_runs
+from mlworkbench.modelling import studies
+from mlworkbench.modelling.trials import picking_optimism, tune_notebook
+
+EXE = Path(sys.executable).parent / "mlworkbench"
+PARAMETERS = """from typing import Annotated
+depth: Annotated[int, (1, 12)] = 3
+l2: float = 1.0
+kind: str = "a"
+broken: bool = False"""
+WORK = """import mlworkbench as mw
+assert not broken, "broken on purpose"
+assert type(depth) is int and type(l2) is float
+value = 1 - (depth - 6) ** 2 / 50 - abs(l2 - 20) / 100
+for step in range(1, 4):
+    mw.report(step, value * step / 3)
+mw.log_metric("average_precision", value, split="validation")"""
+SCORES = """import numpy as np
+rng = np.random.default_rng(depth)
+label = (np.random.default_rng(0).random(400) < 0.3).astype(int)
+mw.log_predictions(label, np.clip(0.3 * label + 0.7 * rng.random(400), 0, 1), split="validation")"""
+
+
+def notebook(wb, *more, name="mine"):
+    """The notebook that a user already has."""
+    cells = [nbformat.v4.new_code_cell(s) for s in (PARAMETERS, WORK, *more)]
+    cells[0]["metadata"]["tags"] = ["parameters"]
+    path = wb.root / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def trials_of(wb, name, storage=""):
+    return studies.load_study(name, wb, storage).get_trials(deepcopy=False)
+
+
+def test_each_trial_is_a_run_with_the_types_of_the_cell(wb):
+    path, told = notebook(wb, SCORES), []
+    given = {"depth": "2:10", "l2": "1:100"}
+    found = tune_notebook(
+        path, given, metric="average_precision", trials=9, wb=wb,
+        progress=lambda done, text: told.append((done, text)),
+    )  # fmt: skip
+    assert found.trials == 9 and told[-1][0] == 1 and "best average_precision" in told[-1][1]
+    done = trials_of(wb, found.study)
+    runs = {r.run: r for r in list_runs(wb=wb)}
+    assert len(runs) == 9 == len({t.user_attrs["run"] for t in done})
+    for t in done:
+        run = runs[t.user_attrs["run"]]
+        assert run.params["depth"] == t.params["depth"] and type(t.params["l2"]) is float
+        pruned = t.state == optuna.trial.TrialState.PRUNED
+        assert run.state == ("cancelled" if pruned else "finished")
+        assert not pruned or "given up at step" in run.error
+    assert found.given_up == sum(r.state == "cancelled" for r in runs.values()) >= 1
+    assert found.value == max(
+        t.value for t in done if t.value is not None and not np.isnan(t.value)
+    )
+    assert get_run(found.run, wb=wb).params["depth"] == found.best["depth"]
+    assert found.optimism > 0 and "so expect" in found.sentence
+    again = tune_notebook(path, given, metric="average_precision", trials=9, wb=wb)
+    assert again.trials == 9 and len(list_runs(wb=wb)) == 9  # nothing is repeated
+    # edited code is another study, which begins with what was best before
+    notebook(wb, SCORES, "1 + 1")
+    other = tune_notebook(path, given, metric="average_precision", trials=1, wb=wb)
+    assert other.study != found.study and other.best == found.best
+
+
+def test_mistakes_are_named_before_a_kernel_starts(wb):
+    path = notebook(wb)
+    for given, options, words in (
+        ({"dept": "2:8"}, {}, "no parameter 'dept'"),
+        ({"depth": "2:40"}, {}, "out of range"),
+        ({"depth": "8:2"}, {}, "empty range"),
+        ({"depth": "2:8"}, {"metric": "gain"}, "is better"),
+        ({"depth": "2:8"}, {"metric": ""}, "which metric"),
+        ({"depth": "2:8"}, {"trials": 0}, "no budget"),
+    ):
+        with pytest.raises(UserError, match=words):
+            tune_notebook(path, given, **{"metric": "auc", "trials": 2} | options, wb=wb)
+    assert list_runs(wb=wb) == []
+    with pytest.raises(UserError, match="logged no 'auc'"):  # and one that only the run can show
+        quiet = notebook(wb, name="quiet")
+        book = nbformat.read(quiet, 4)
+        book.cells[1].source = "1"
+        nbformat.write(book, quiet)
+        tune_notebook(quiet, {"depth": "2:8"}, metric="auc", trials=2, wb=wb)
+
+
+def test_a_notebook_that_always_fails_ends_the_study(wb):
+    path = notebook(wb)
+    with pytest.raises(Exception, match="broken on purpose"):
+        tune_notebook(
+            path, {"depth": "2:8", "broken": True}, metric="average_precision", trials=20, wb=wb
+        )
+    assert len(list_runs(wb=wb)) == 3
+
+
+def test_test_rows_are_said_to_be_used_up(wb):
+    path = notebook(wb, name="peeks")
+    book = nbformat.read(path, 4)
+    book.cells[1].source = "import mlworkbench as mw\nmw.log_metric('auc', 0.5 + depth / 50)"
+    nbformat.write(book, path)
+    found = tune_notebook(path, {"depth": "2:9"}, metric="auc", trials=2, wb=wb)
+    assert "no longer unseen" in found.sentence and "how much is not known" in found.sentence
+
+
+WORKER = """
+import sys
+from mlworkbench.core.settings import open_workbench
+from mlworkbench.modelling.trials import tune_notebook
+found = tune_notebook({path!r}, {{"depth": "2:10", "l2": "1:100"}}, metric="average_precision",
+                      trials={trials}, study="shared", wb=open_workbench({root!r}))
+print(found.trials)
+"""
+
+
+def worker(wb, path, trials):
+    code = WORKER.format(path=str(path), trials=trials, root=str(wb.root))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def finished(wb):
+    try:
+        found = trials_of(wb, "shared")
+    except Exception:
+        return {}
+    return {
+        t.number: (t.state.name, t.value, tuple(sorted(t.params.items())))
+        for t in found
+        if t.state.is_finished() and t.state.name != "FAIL"
+    }
+
+
+def test_killed_and_resumed_keeps_every_finished_trial_once(wb, torture):
+    path, kept = notebook(wb), {}
+    kills, budget = (10, 30) if torture else (2, 5)
+    rng = np.random.default_rng(0)
+    for _ in range(kills):
+        process = worker(wb, path, budget)
+        until = time.monotonic() + 120
+        while (
+            len(finished(wb)) <= len(kept) and time.monotonic() < until and process.poll() is None
+        ):
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = finished(wb)
+        assert kept.items() <= now.items()
+        kept = now
+    last = worker(wb, path, budget)
+    assert last.communicate(timeout=300)[0].strip() == str(budget) and last.returncode == 0
+    now = finished(wb)
+    assert kept.items() <= now.items() and len(now) == budget
+    assert not [t for t in trials_of(wb, "shared") if t.state == optuna.trial.TrialState.RUNNING]
+
+
+def test_two_processes_on_one_study_lose_no_trial(wb, torture):
+    path, budget = notebook(wb), 20 if torture else 4
+    both = [worker(wb, path, budget) for _ in range(2)]
+    assert [p.wait(timeout=300) for p in both] == [0, 0]
+    assert len(finished(wb)) == budget == len(trials_of(wb, "shared"))
+
+
+def test_parallel_workers(wb):
+    found = tune_notebook(
+        notebook(wb), {"depth": "2:10", "l2": "1:100"}, metric="average_precision", trials=6,
+        jobs=2, wb=wb,
+    )  # fmt: skip
+    assert found.trials == 6 and len({t.user_attrs["run"] for t in trials_of(wb, found.study)}) == 6
+
+
+def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'theirs.db'}"
+    theirs = optuna.create_study(study_name="theirs", storage=storage, direction="maximize")
+    theirs.optimize(lambda t: -abs(t.suggest_int("depth", 2, 10) - 6) / 10, n_trials=3)
+    table = studies.study_trials("theirs", wb, storage)
+    assert len(table) == 3 and "depth" in table
+    assert {"history", "slices"} <= set(studies.study_figures("theirs", wb, storage))
+    found = tune_notebook(
+        notebook(wb), {"depth": "2:10"}, metric="average_precision", trials=5, study="theirs",
+        storage=storage, wb=wb,
+    )  # fmt: skip
+    assert found.trials == 5 and len(list_runs(wb=wb)) <= 2
+    states = [t.state.name for t in optuna.load_study(study_name="theirs", storage=storage).trials]
+    assert states[:3] == ["COMPLETE"] * 3 and len(states) == 5
+    with pytest.raises(UserError, match="Did you mean 'theirs'"):
+        studies.study_trials("their", wb, storage)
+    with pytest.raises(UserError, match="directions maximize"):
+        studies.open_study("theirs", False, wb, storage)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+def test_the_dashboard_opens_the_storage(wb):
+    from optuna_dashboard import wsgi
+
+    found = tune_notebook(
+        notebook(wb), {"depth": "2:10"}, metric="average_precision", trials=2, wb=wb
+    )
+    server = make_server("127.0.0.1", 0, wsgi(studies.study_url(wb)), handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/api/studies"
+        shown = json.load(urllib.request.urlopen(url, timeout=60))["study_summaries"]
+        assert [s["study_name"] for s in shown] == [found.study]
+        one = json.load(urllib.request.urlopen(f"{url}/{shown[0]['study_id']}?after=0", timeout=60))
+        assert len(one["trials"]) == 2 and one["trials"][0]["state"] == "Complete"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_optimism_grows_with_the_number_of_equal_runs(wb):
+    from mlworkbench.execution.record import close_run, open_run
+    from mlworkbench.modelling.evaluation import log_predictions
+
+    rng, runs = np.random.default_rng(0), []
+    label = (rng.random(500) < 0.2).astype(int)
+    for _ in range(8):
+        run = open_run(wb=wb)
+        log_predictions(
+            label,
+            label + rng.normal(0, 1, 500),
+            split="validation",
+            run=run.run,
+            wb=wb,
+            metrics=False,
+        )
+        runs.append(close_run(run.run, "finished", wb=wb))
+    few, many = (picking_optimism(r, "auc", True, "validation", wb) for r in (runs[:2], runs))
+    assert 0 < few < many < 0.1
+    assert picking_optimism(runs[:1], "auc", True, "validation", wb) is None
+
+
+@pytest.mark.skipif(not EXE.exists(), reason="the command is not installed")
+def test_the_command(wb):
+    path = notebook(wb)
+
+    def ask(*words):
+        done = subprocess.run(
+            [EXE, *words, "--json", "--workbench", wb.root], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    words = ("-p", "depth=2:10", "-p", "l2=1:100", "--metric", "average_precision")
+    found = ask("tune", str(path), *words, "--trials", "3")
+    assert set(found) == {"study", "trials", "best", "run"} and found["trials"] == 3
+    assert [s["study"] for s in ask("studies")] == [found["study"]]
+    assert len(ask("studies", found["study"])) == 3
