@@ -419,5 +419,7 @@ def test_the_code_of_a_run_is_the_whole_repository(tmp_path, monkeypatch):
     found = state()
     assert found["dirty"] and "untracked: nbs/" in found["patch"] and not found["unknown"]
     real = record._git
-    monkeypatch.setattr(record, "_git", lambda f, e, *w: real(f, e, *w) if "rev-parse" in w else None)
+    monkeypatch.setattr(
+        record, "_git", lambda f, e, *w: real(f, e, *w) if "rev-parse" in w else None
+    )
     assert state()["dirty"] and "in time" in state()["unknown"]
