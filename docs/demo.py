@@ -88,7 +88,7 @@ def main() -> None:
     )
 
     say(
-        "Three things that are refused, and why. First, a misspelt parameter: no kernel starts, nothing is recorded."
+        "Three things are refused on this road, and say why. First, a misspelt parameter: no kernel starts, nothing is recorded."
     )
     do(*train, "-p", "dept=8", refused=True)
     say(
