@@ -18,7 +18,14 @@ from state import (
 )
 
 from mlworkbench.core.errors import WorkbenchError
-from mlworkbench.desk.views import chosen, leading_metric, same_everywhere, span_words, value_words
+from mlworkbench.desk.views import (
+    champions_for,
+    chosen,
+    leading_metric,
+    same_everywhere,
+    span_words,
+    value_words,
+)
 from mlworkbench.modelling.sides import metric_words
 
 ALWAYS = ["●", "name", "known as", "state"]
@@ -154,14 +161,13 @@ def bar(names: dict[str, str]) -> None:
             choose(run=runs[0])
             st.switch_page("views/run.py")
         st.button("Clear", on_click=fresh, kwargs={"runs": ()}, key="clear")
-        champions = [h.run.run for h in alias_holders() if h.alias == "champion"]
-        if (
-            champions
-            and champions[0] not in runs
-            and st.button("Compare with the champion", key="against")
-        ):
-            choose(runs=(champions[0], *runs)[:10])
-            st.switch_page("views/compare.py")
+        picked_runs = [r for r in all_runs() if r.run in runs]
+        for h in champions_for(picked_runs, alias_holders()):
+            if st.button(
+                as_markdown(f"Compare with the champion of {h.model}"), key=f"to-{h.model}"
+            ):
+                choose(runs=(h.run.run, *runs)[:10])
+                st.switch_page("views/compare.py")
         legend([names.get(r, r) for r in runs])
 
 

@@ -43,13 +43,11 @@ def chooser(known: list) -> str:
     return st.session_state["x-run"] or ""
 
 
-def register_form(run, taken: list) -> None:
+def register_form(run, model: str) -> None:
     with st.popover("Register as a model", disabled=run.state != "finished"):
         muted("A registered version can be judged by the gates and promoted.")
         with st.form("register", border=False):
-            st.text_input(
-                "Model", key="model-name", placeholder="fraud", value=taken[0] if taken else ""
-            )
+            st.text_input("Model", key="model-name", placeholder="fraud", value=model)
             st.form_submit_button(
                 "Register",
                 type="primary",

@@ -11,6 +11,7 @@ import streamlit as st
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.settings import Workbench, open_workbench
 from mlworkbench.core.store import check_schema, now
+from mlworkbench.data.lake import newest_snapshot
 from mlworkbench.desk.rendering import as_markdown
 from mlworkbench.desk.views import Holder, holders, run_table, state_words, work_stamp
 from mlworkbench.execution.record import Run, get_run, list_runs, run_details
@@ -103,9 +104,8 @@ def show_notice() -> None:
 
 
 # ---------------------------------------------------------------- the library, asked once
-@st.cache_resource
 def workbench() -> Workbench:
-    """The workbench that this process was started for."""
+    """The workbench that this process was started for, by its settings of now."""
     wb = open_workbench()
     check_schema(wb)
     return wb
@@ -133,10 +133,16 @@ def alias_holders() -> list[Holder]:
 
 
 @st.cache_resource(max_entries=20, show_spinner="Comparing row by row …")
-def compared(stamp: str, ids: tuple[str, ...]) -> tuple[Comparison, dict, dict]:
-    """A comparison, every run against the first, and the second week by week."""
+def _compared(stamp: str, ids: tuple[str, ...]) -> tuple[Comparison, dict, dict]:
     found = compare_runs(list(ids), wb=workbench())
     return found, against_first(found, workbench()), by_week(found, workbench())
+
+
+def compared(ids: tuple[str, ...]) -> tuple[Comparison, dict, dict]:
+    """A comparison, every run against the first, and the second week by week; as all of it is now."""
+    wb = workbench()
+    stamp = (work_stamp(wb), newest_snapshot(wb), sorted(wb.values.items()))
+    return _compared(repr(stamp), ids)
 
 
 def one_run(run: str) -> tuple[Run, dict]:
@@ -229,12 +235,19 @@ def figure_words(label: str, value: str, span: str = "", note: str = "") -> None
 @st.cache_resource(max_entries=12)
 def _frame(stamp: str, where: str, sort: str) -> pd.DataFrame:
     found, held = _runs(stamp, where, sort), _holders(stamp)
-    champions = {h.run.experiment: h.run for h in held if h.alias == "champion"}
+    newest = sorted((h for h in held if h.alias == "champion"), key=lambda h: h.since)
+    champions = {h.run.experiment: h.run for h in newest}
     names: dict[str, str] = {}
     for h in held:
         said = f"{h.alias} of {h.model}"
         names[h.run.run] = f"{names[h.run.run]}, {said}" if h.run.run in names else said
-    return run_table(found, champions, names).assign(moment=[r.started for r in found])
+    frame = run_table(found, champions, names).assign(moment=[r.started for r in found])
+    if len(newest) > 1 and "to champion" in frame:
+        models = {h.run.experiment: h.model for h in newest}
+        told = [models.get(r.experiment, "") for r in found]
+        told = [m if pd.notna(d) else "" for m, d in zip(told, frame["to champion"], strict=True)]
+        frame.insert(list(frame).index("to champion") + 1, "champion of", told)
+    return frame
 
 
 def run_frame(where: str, sort: str) -> pd.DataFrame:

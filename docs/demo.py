@@ -88,7 +88,7 @@ def main() -> None:
     )
 
     say(
-        "Three things that are refused, and why. First, a misspelt parameter: no kernel starts, nothing is recorded."
+        "Three things are refused on this road, and say why. First, a misspelt parameter: no kernel starts, nothing is recorded."
     )
     do(*train, "-p", "dept=8", refused=True)
     say(
@@ -126,8 +126,8 @@ def main() -> None:
     print(f"""
 That was the road, in {minutes} min {seconds} s. Now look at it:
 
-  cd {FOLDER.name} && {EXE} app --port 8501
-      then open http://127.0.0.1:8501/compare?runs={runs}
+  cd {FOLDER.name} && {EXE} app --page 'compare?runs={runs}'
+      prints an address that opens the comparison
   cd {FOLDER.name} && {EXE} lab
       opens the starter notebook, nbs/start.ipynb
 

@@ -54,11 +54,18 @@ class World:
         self.model = model.fit(self.x, self.label)
 
     def run(
-        self, name: str, noise: float = 1.0, *, kind: str = "job", state: str = "finished", **params
+        self,
+        name: str,
+        noise: float = 1.0,
+        *,
+        kind: str = "job",
+        state: str = "finished",
+        experiment: str = "pay",
+        **params,
     ) -> Run:
         """A run that scored every row; the less noise the better."""
         run = open_run(
-            name, experiment="pay", kind=kind, values={"table": "pay", **params}, wb=self.wb
+            name, experiment=experiment, kind=kind, values={"table": "pay", **params}, wb=self.wb
         )
         to = {"run": run.run, "wb": self.wb}
         notebook = nbformat.v4.new_notebook(

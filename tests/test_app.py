@@ -6,6 +6,7 @@ from streamlit.testing.v1 import AppTest  # noqa: E402
 
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
+from mlworkbench.execution.journal import log_predictions  # noqa: E402
 from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402
 from mlworkbench.registry.versions import list_versions, register  # noqa: E402
 
@@ -119,6 +120,50 @@ def test_a_run_shows_what_it_did_and_how_to_repeat_it(visit, made):
         at.dataframe[0].value
     ) and "pay at snapshot 2" in at.dataframe[1].value["value"].tolist()
     assert f'mw.get("{runs["deep"].run}")' in text
+
+
+def test_what_is_decided_follows_the_settings_and_rows_of_now(visit, tmp_path):
+    world = World(tmp_path / "wb", rows=400)
+    first, second = world.run("first", 2.0), world.run("second", 0.2)
+    at = visit(world.wb, "compare", runs=f"{first.run},{second.run}")
+    assert "second is better than first" in at.get("html")[0].proto.body
+    log_predictions(world.label, 1 - world.label, run=second.run, wb=world.wb, **world.columns)
+    at.run()
+    assert "second is worse than first" in at.get("html")[0].proto.body
+
+    register(first.run, "fraud", world.wb)
+    request = promote("fraud@1", reason="somebody has to be first", wb=world.wb).request
+    at.switch_page("views/models.py").run()
+    settings = world.wb.root / "settings.ini"
+    text = settings.read_text().replace("approval = self", "approval = second-person")
+    settings.write_text(text)
+    at.text_input(key=f"why-{request}").input("evidence read, costs checked")
+    at.button(key=f"yes-{request}").click().run()
+    assert at.error and list_requests(world.wb)[0].state == "waiting"
+
+
+def test_a_run_meets_the_champion_of_its_own_question(visit, tmp_path):
+    world = World(tmp_path / "wb", rows=400)
+    other, mine, new = world.run("other", experiment="a"), world.run("mine"), world.run("new", 0.5)
+    for run, model in ((other, "attrition"), (mine, "fraud")):
+        register(run.run, model, world.wb)
+        approve(
+            promote(f"{model}@1", reason="somebody has to be first", wb=world.wb).request,
+            "evidence read, costs checked",
+            world.wb,
+        )
+    at = visit(world.wb, "run", run=new.run)
+    assert at.text_input(key="model-name").value == "fraud"
+    assert [b.key for b in at.button if b.key.startswith("to-")] == ["to-fraud"]
+    at.button(key="to-fraud").click().run()
+    assert at.session_state["choices"].runs == (mine.run, new.run)
+    at = visit(world.wb, runs=new.run)
+    assert [b.key for b in at.button if b.key.startswith("to-")] == ["to-fraud"]
+    assert at.dataframe[0].value["champion of"].tolist() == ["fraud", "", ""]
+    stranger = world.run("stranger", experiment="elsewhere")
+    at = visit(world.wb, "run", run=stranger.run)
+    assert at.text_input(key="model-name").value == ""
+    assert not [b for b in at.button if b.key.startswith("to-")]
 
 
 def test_a_failed_and_an_interactive_run_say_so(visit, made):

@@ -6,7 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -185,10 +188,20 @@ def test_the_command_says_the_address_and_ends_with_its_app(world, sign):
         address + "_stcore/host-config", headers={"Origin": "http://evil.example"}
     )
     assert "evil.example" not in str(urllib.request.urlopen(foreign, timeout=10).headers)
+    root = f"http://127.0.0.1:{urllib.parse.urlsplit(address).port}/"
+    for path in ("", "_stcore/health", "_stcore/stream", "static/index.html", "0" * 32 + "/"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(root + path, timeout=10)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if children.exists():  # what every user of the machine can read
+        token = address.rstrip("/").rpartition("/")[2]
+        said = [Path(f"/proc/{c}/cmdline").read_text() for c in children.read_text().split()]
+        assert len(token) == 32 and any("streamlit" in s for s in said)
+        assert not any(token in s for s in said)
     process.send_signal(sign)
     assert process.wait(30) == 130
     end = time.monotonic() + 10
-    port = int(address.rstrip("/").rpartition(":")[2])
+    port = urllib.parse.urlsplit(address).port
     while time.monotonic() < end:
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", port)):

@@ -22,7 +22,7 @@ if len(runs) < 2:
     st.info("Choose two to ten runs above, or tick them on the page Experiments.")
     st.stop()
 try:
-    found, against, weeks = compared("", runs)
+    found, against, weeks = compared(runs)
 except WorkbenchError as err:
     st.error(
         f"**These runs cannot be compared: {as_markdown(err.message)}**  \n{as_markdown(err.hint)}"

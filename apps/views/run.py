@@ -25,6 +25,8 @@ from state import (
 
 from mlworkbench.desk.views import (
     ago,
+    akin,
+    champions_for,
     lasting,
     repeat_words,
     state_words,
@@ -63,13 +65,17 @@ if run.kind == "interactive":
     )
 overview(run, details)
 with st.container(horizontal=True):
-    register_form(run, sorted({v.model for v in list_versions(wb=workbench())}))
-    champion = [
-        h for h in alias_holders() if h.alias == "champion" and h.run.run != run.run and run.metrics
-    ]
-    if champion and st.button("Compare with the champion", key="against"):
-        choose(runs=(champion[0].run.run, run.run))
-        st.switch_page("views/compare.py")
+    by_run = {r.run: r for r in known}
+    models = {
+        v.model
+        for v in list_versions(wb=workbench())
+        if v.run in by_run and akin(by_run[v.run], run)
+    }
+    register_form(run, models.pop() if len(models) == 1 else "")
+    for h in champions_for([run] if run.metrics else [], alias_holders()):
+        if st.button(as_markdown(f"Compare with the champion of {h.model}"), key=f"to-{h.model}"):
+            choose(runs=(h.run.run, run.run))
+            st.switch_page("views/compare.py")
     if (
         choices().runs
         and run.run not in choices().runs

@@ -11,6 +11,7 @@ import contextlib
 import html
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import time
 import urllib.request
 import webbrowser
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from ..core.errors import UserError, WorkbenchError
@@ -107,7 +109,7 @@ class App:
     Attributes
     ----------
     address : str
-        Where a browser finds it.
+        Where a browser finds it; whoever has it acts as you.
     process : Popen
     """
 
@@ -138,12 +140,12 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-def _await(process: subprocess.Popen, port: int, log: IO[bytes], seconds: float = 60) -> None:
+def _await(process: subprocess.Popen, root: str, log: IO[bytes], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError):
-            opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).read()
+            opener.open(f"{root}_stcore/health", timeout=2).read()
             if process.poll() is None:
                 return
         time.sleep(0.1)
@@ -152,7 +154,20 @@ def _await(process: subprocess.Popen, port: int, log: IO[bytes], seconds: float 
     raise WorkbenchError(f"the app did not start: {words or 'no answer'}", "Try another --port")
 
 
-def open_app(port: int = 0, open_browser: bool = False, wb: Workbench | None = None) -> App:
+# %% ../../nbs/7_desk/08_app.ipynb #d00ba5e2
+def _show(address: str, wb: Workbench) -> None:
+    """Open a browser by a file that only the owner can read: its command line would tell everybody."""
+    handle, name = tempfile.mkstemp(prefix=".app-", suffix=".html", dir=wb.root)
+    with os.fdopen(handle, "w") as file:
+        to = html.escape(address, quote=True)
+        file.write(f'<meta http-equiv="refresh" content="0;url={to}"><a href="{to}">The app</a>')
+    atexit.register(Path(name).unlink, missing_ok=True)
+    webbrowser.open(Path(name).as_uri())
+
+
+def open_app(
+    port: int = 0, open_browser: bool = False, wb: Workbench | None = None, page: str = ""
+) -> App:
     """Start the app and say where it is.
 
     Parameters
@@ -162,6 +177,8 @@ def open_app(port: int = 0, open_browser: bool = False, wb: Workbench | None = N
     open_browser : bool
         Show it in this machine's browser.
     wb : Workbench, optional
+    page : str
+        Where the address leads: ``compare?runs=…``, ``models``; the experiments when empty.
 
     Returns
     -------
@@ -188,10 +205,11 @@ def open_app(port: int = 0, open_browser: bool = False, wb: Workbench | None = N
             raise UserError(f"port {port} cannot be used: {err.strerror}", "Take another") from err
     port = port or _free_port()
     log = tempfile.TemporaryFile()  # noqa: SIM115  (gone with this process)
+    token = secrets.token_hex(16)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAMLIT_")}
     process = subprocess.Popen(
         app_command(port),
-        env=environment | {"MLWORKBENCH": str(wb.root)},
+        env=environment | {"MLWORKBENCH": str(wb.root), "STREAMLIT_SERVER_BASE_URL_PATH": token},
         cwd=shipped_folder("apps"),
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -199,14 +217,15 @@ def open_app(port: int = 0, open_browser: bool = False, wb: Workbench | None = N
         stderr=log,
     )
     prefix = proxy_prefix()
-    address = f"http://127.0.0.1:{port}/" if prefix is None else f"{prefix}proxy/{port}/"
-    found = App(address, process)
+    here = f"http://127.0.0.1:{port}/{token}/"
+    address = here if prefix is None else f"{prefix}proxy/{port}/{token}/"
+    found = App(address + page.lstrip("/"), process)
     atexit.register(found.stop)
     try:
-        _await(process, port, log)
+        _await(process, here, log)
     except BaseException:
         found.stop()
         raise
     if open_browser and prefix is None:
-        webbrowser.open(address)
+        _show(found.address, wb)
     return found

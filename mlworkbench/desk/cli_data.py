@@ -50,7 +50,7 @@ def cli() -> None:
 @command(cli, "init", opens=False)
 @click.argument("folder")
 @click.option(
-    "--example", type=click.Choice(["cards"]), help="With a month of simulated card payments."
+    "--example", type=click.Choice(["cards"]), help="With two months of simulated card payments."
 )
 @click.option("--catalog", default="", help="postgresql://… for a workbench that a team shares.")
 @click.option(

@@ -24,19 +24,21 @@ def _stopped(number: int, frame: Any) -> None:
 
 @command(cli, "app")
 @click.option("--port", default=0, show_default=True, help="0 takes a free one.")
+@click.option("--page", default="", help="Where its address leads: 'compare?runs=ID,ID', models.")
 @click.option("--browser/--no-browser", default=None, help="Show it in a browser of this machine.")
-def app(port: int, browser: bool | None, wb: Any) -> tuple[Any, str]:
+def app(port: int, page: str, browser: bool | None, wb: Any) -> tuple[Any, str]:
     """Open the app: experiments, runs, comparisons, models. Ctrl-C ends it.
 
     \b
     Examples:
       mlworkbench app
+      mlworkbench app --page 'compare?runs=ID,ID'
       mlworkbench app --port 8600 --no-browser
     """
     from mlworkbench.desk.app import open_app as start
 
     signal.signal(signal.SIGTERM, _stopped)
-    found = start(port, sys.stdout.isatty() if browser is None else browser, wb)
+    found = start(port, sys.stdout.isatty() if browser is None else browser, wb, page)
     try:
         asked = click.get_current_context().params["json_"]
         click.echo(to_json({"address": found.address}) if asked else found.address)

@@ -11,6 +11,8 @@ __all__ = [
     "state_words",
     "Holder",
     "holders",
+    "akin",
+    "champions_for",
     "leading_metric",
     "run_table",
     "same_everywhere",
@@ -138,6 +140,20 @@ def holders(wb: Workbench | None = None) -> list[Holder]:
         Holder(r.model, r.alias, r.version, get_run(r.run, wb), r.since, r.self_approved)
         for r in rows
     ]
+
+
+# %% ../../nbs/7_desk/07_views.ipynb #a21b0002
+def akin(one: Run, other: Run) -> bool:
+    """Whether two runs answer the same question: one experiment, or one table and target."""
+    asked = [(r.params.get("table"), r.params.get("target")) for r in (one, other)]
+    return one.experiment == other.experiment or (all(asked[0]) and asked[0] == asked[1])
+
+
+def champions_for(found: Sequence[Run], held: Sequence[Holder]) -> list[Holder]:
+    """The champions that every one of these runs can be held against, none of them itself."""
+    ids = {r.run for r in found}
+    champions = [h for h in held if h.alias == "champion" and h.run.run not in ids]
+    return [h for h in champions if found and all(akin(r, h.run) for r in found)]
 
 
 # %% ../../nbs/7_desk/07_views.ipynb #ece760b5

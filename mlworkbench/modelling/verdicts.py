@@ -262,6 +262,10 @@ def verdict(
     lucky = facts.corrected is not None and facts.corrected > 1 - facts.level
     if word in ("better", "worse") and lucky:
         word = "cannot tell"
+    same = (
+        d.value == d.low == d.high == 0
+    )  # inside any worth: the one case that needs none declared
+    word = "equivalent" if same else word
     metric, span, more = _words(d.metric), "", None
     if not (math.isfinite(d.low) and math.isfinite(d.high)):
         span = f"{metric} differs by {d.value:+.4g}, with no interval"
@@ -272,6 +276,8 @@ def verdict(
         said = f"{second} is {word} than {first}: {span}."
         if worth is not None and abs(d.value) < worth:
             said += f" It may be less than the {_amount(worth, facts.unit)} worth acting on."
+    elif same:
+        said = f"No difference between {first} and {second}: {metric} is the same however the rows are drawn."
     elif word == "equivalent" and not_worse:
         said = (
             f"{second} is not worse than {first} by more than {_amount(worth, facts.unit)}: {span}."
