@@ -7,12 +7,13 @@ import pytest
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import snapshots, sql, write_lake
+from mlworkbench.data.lake import declare_roles, newest_snapshot, snapshots, sql, write_lake
 from mlworkbench.execution.journal import log_model
 from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.modelling.datasets import describe_problem, rows_sql
 from mlworkbench.production import scoring
 from mlworkbench.production.scoring import score
-from mlworkbench.registry.versions import register
+from mlworkbench.registry.versions import Version, register
 
 CLASSES = ["it's", 'a "b"', "c"]
 
@@ -90,3 +91,28 @@ def test_what_does_not_fit_changes_nothing(wb, version):
     with pytest.raises(WorkbenchError):
         score("pay", version, "scores", wb=wb)
     assert len(snapshots(wb=wb)) == count
+
+
+def test_a_table_without_a_key_is_joined_to_its_view_by_the_views_key(wb):
+    """By row number each payment had another one's amount, in training and in scoring."""
+    with write_lake("payments and a view of them", wb=wb) as write:
+        write.con.execute("CREATE TABLE pay AS SELECT i AS id, i % 2 AS y FROM range(100) t(i)")
+        write.con.execute(
+            "CREATE TABLE seen AS SELECT id, id * 10.0 AS amount FROM pay ORDER BY id DESC"
+        )
+    values = {"table": "pay", "target": "y", "view": "seen"}
+    with pytest.raises(UserError, match="declares no key"):
+        describe_problem(values, wb)
+    signature = {"view": "seen", "features": {"amount": "number"}, "key": []}
+    version = Version("m", 1, "r", "", signature)
+    with pytest.raises(UserError, match="declares no key"):
+        scoring._source("pay", version, newest_snapshot(wb), wb)
+    with write_lake("the view's key", wb=wb) as write:
+        declare_roles(write.con, "seen", key="id")
+    problem = describe_problem(values, wb)
+    frame = sql(rows_sql(problem), wb=wb).df()
+    assert problem.key == ("id",) and len(frame) == 100
+    assert (frame["amount"] == frame["mlw_row_key"].astype(int) * 10).all()
+    with pytest.raises(UserError, match="lacks the key"):
+        gone = Version("m", 1, "r", "", signature | {"key": ["number"]})
+        scoring._source("pay", gone, newest_snapshot(wb), wb)

@@ -284,6 +284,8 @@ def describe_problem(
         | {"target": _one_of(values["target"], known, "target", values["table"])}
     )
     roles = _roles(values, known, declared_roles(values["table"], wb))
+    if view:
+        roles["key"] = _joining_key(values, known, view, roles["key"], wb)
     con, target = lake_cursor(wb), quoted(values["target"])
     query = f"SELECT DISTINCT {target} FROM lake.main.{quoted(values['table'])} AT (VERSION => {snapshot}) WHERE {target} IS NOT NULL LIMIT 1000"
     distinct = sorted(r[0] for r in con.execute(query).fetchall())
@@ -316,6 +318,18 @@ def describe_problem(
         notes=tuple(notes),
         gap=gap,
     )
+
+
+def _joining_key(values: dict, known: dict, view: dict, key: tuple, wb: Workbench) -> tuple:
+    """The columns that find a table's rows in a view: never the row number, which differs in both."""
+    table, name = values["table"], values["view"]
+    key = key or tuple(declared_roles(name, wb).get("key", []))
+    if not key or not {k.lower() for k in key} <= {c.lower() for c in known}:
+        raise UserError(
+            f"table '{table}' declares no key, so its rows cannot be found in view '{name}'",
+            "Give -p key=COL, a column of both that names a row",
+        )
+    return tuple(_one_of(k, view, "key column", name) for k in key)
 
 
 def _gap(values: dict, kind: str, wb: Workbench) -> str:

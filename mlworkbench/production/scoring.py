@@ -35,6 +35,22 @@ BATCH = 100_000
 
 
 # %% ../../nbs/6_production/01_scoring.ipynb #d5ce2073
+def _check_key(key: list, table: str, view: str, snapshot: int, wb: Workbench) -> None:
+    """Refuse a key that does not name the rows of the table, and of the view where there is one."""
+    for name in filter(None, (table, view)):
+        known = {c.lower() for c in table_columns(name, snapshot, wb)}
+        if lacking := [k for k in key if k.lower() not in known]:
+            raise UserError(
+                f"{name} lacks the key by which its rows are named: {', '.join(lacking)}",
+                "Declare the key in the table's contract: `mlworkbench contract show`",
+            )
+    if view and not key:
+        raise UserError(
+            f"table '{table}' declares no key, so its rows cannot be found in view '{view}'",
+            "Declare it in the table's contract, or train again with -p key=COL",
+        )
+
+
 def _source(table: str, version: Version, snapshot: int, wb: Workbench) -> str:
     signature = version.signature
     view, features = signature.get("view") or "", signature["features"]
@@ -47,7 +63,7 @@ def _source(table: str, version: Version, snapshot: int, wb: Workbench) -> str:
             else "Score a table with the same columns",
         )
     key = declared_roles(table, wb).get("key") or signature.get("key") or []
-    key = [k for k in key if k in table_columns(table, snapshot, wb)]
+    _check_key(key, table, view, snapshot, wb)
     at = f"AT (VERSION => {snapshot})"
     rows = f"SELECT {key_sql(key)} AS mlw_row_key, {feature_columns(features)} FROM lake.main.{quoted(view or table)} {at}"
     if not view:
