@@ -62,6 +62,15 @@ def _determines(
     return log_chance((n for (n,) in sizes), shares) < CHANCE
 
 
+def _determining(
+    con: duckdb.DuckDBPyConnection, source: str, columns: Iterable[str], target: str
+) -> list[str]:
+    counts = con.execute(f"SELECT count(*) FROM {source} GROUP BY {quoted(target)}").fetchall()
+    total = sum(n for (n,) in counts)
+    shares = [n / total for (n,) in counts]
+    return [c for c in columns if _determines(con, source, c, target, shares)]
+
+
 def find_giveaways(
     con: duckdb.DuckDBPyConnection, source: str, columns: Iterable[str], target: str
 ) -> list[str]:
@@ -83,14 +92,13 @@ def find_giveaways(
         In the order given; empty when there is none.
     """
     held = f"(SELECT * FROM {source} WHERE {quoted(target)} IS NOT NULL)"
-    sample = f"(SELECT * FROM {held} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (7))"
-    counts = con.execute(f"SELECT count(*) FROM {held} GROUP BY {quoted(target)}").fetchall()
-    total = sum(n for (n,) in counts)
-    shares = [n / total for (n,) in counts]
-    suspects = list(columns)
-    for rows in [sample, held] if total > SAMPLE else [held]:
-        suspects = [c for c in suspects if _determines(con, rows, c, target, shares)]
-    return suspects
+    drawn = f"FROM {held} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (7)"
+    sample = con.execute(drawn).to_arrow_table()  # read once, however many columns there are
+    with duckdb.connect() as near:
+        near.register("sample", sample)
+        suspects = _determining(near, "sample", columns, target)
+    whole = sample.num_rows < SAMPLE or not suspects
+    return suspects if whole else _determining(con, held, suspects, target)
 
 
 # %% ../../nbs/4_modelling/04_giveaways.ipynb #6a60f42d
