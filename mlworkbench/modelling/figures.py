@@ -218,6 +218,12 @@ def calibration(
         least, low_end = min(least, float(said_by.min())), min(low_end, *happened[happened > 0])
     if 0 < least < top / 20:  # rare events: the low groups would be one dot
         ends = [max(min(least, low_end), top / 1e5) / 1.3, top * 1.3]
+        for line in figure.data:  # a group in which nothing happened stands at the lower edge
+            happened = np.asarray(line.y, float)
+            drawn = np.maximum(happened, ends[0] * 1.05)
+            highest = np.asarray(line.error_y.array) + happened
+            line.update(y=drawn, customdata=happened, error_y_array=highest - drawn)
+            line.hovertemplate = line.hovertemplate.replace("%{y:", "%{customdata:")
         _chance(figure, ends, ends, dark)
         label_lines(figure, [(math.log10(x), math.log10(y), name) for x, y, name in points], dark)
         for at in figure.layout.annotations:
