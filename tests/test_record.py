@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from faults import kill, mlworkbench, python, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.lake import sql
-from mlworkbench.execution.journal import log_file, log_metric, log_params, log_text
+from mlworkbench.execution import record
+from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_params, log_text
 from mlworkbench.execution.record import (
     close_run,
     find_run,
@@ -353,3 +355,71 @@ def test_what_a_query_with_bound_values_reads_is_recorded(wb):
         open_runs.clear()
     close_run(run.run, "finished", wb=wb)
     assert set(run_details(run.run, wb)["snapshots"]) == {"a", "b"}
+
+
+def test_a_run_that_finishes_while_the_dead_are_counted_keeps_its_name(wb, monkeypatch):
+    run = open_run(wb=wb)
+
+    def ends(folder):
+        close_run(run.run, "finished", wb=wb)
+        return False
+
+    monkeypatch.setattr("mlworkbench.execution.record._lives", ends)
+    assert sweep(wb) == []
+    monkeypatch.undo()
+    found = get_run(run.run, wb)
+    assert (found.name, found.state) == ("job-1", "finished")
+
+
+def test_a_run_that_logged_a_fact_of_ours_finishes(wb):
+    run = open_run("mine", wb=wb)
+    log_fact("peak_memory", "a lot", run=run.run, wb=wb)
+    assert close_run(run.run, "finished", marks={"peak_memory": "1"}, wb=wb).state == "finished"
+    assert run_details(run.run, wb)["facts"]["peak_memory"] == "1"
+
+
+def test_a_colleagues_lock_that_cannot_be_opened_counts_as_alive(wb, monkeypatch):
+    run, forbidden = open_run("theirs", wb=wb), os.open
+    handles = dict(record._alive)
+    record._alive.clear()
+
+    def refuse(path, *how, **more):
+        if str(path).endswith(".alive"):
+            raise PermissionError(13, "Permission denied")
+        return forbidden(path, *how, **more)
+
+    monkeypatch.setattr("mlworkbench.execution.record.os.open", refuse)
+    assert sweep(wb) == [] and get_run(run.run, wb).state == "running"
+    monkeypatch.undo()
+    record._alive.update(handles)
+    close_run(run.run, "finished", wb=wb)
+
+
+def test_the_code_of_a_run_is_the_whole_repository(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=me", "-c", "user.email=me@example.com")
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    def state():
+        record._code_state.cache_clear()
+        return record.code_state(tmp_path / "nbs")
+
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "helper.py").write_text("x = 1\n")
+    (tmp_path / "latin.txt").write_text("plain\n")
+    git("init"), git("add", "-A"), git("commit", "-m", "first")
+    assert not state()["dirty"]
+    (tmp_path / "helper.py").write_text("x = 2\n")
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    found = state()
+    assert found["dirty"] and "+x = 2" in found["patch"] and "latin.txt" in found["patch"]
+    git("commit", "-am", "second")
+    assert not state()["dirty"]
+    (tmp_path / "nbs" / "new.py").write_text("y = 1\n")
+    found = state()
+    assert found["dirty"] and "untracked: nbs/" in found["patch"] and not found["unknown"]
+    real = record._git
+    monkeypatch.setattr(
+        record, "_git", lambda f, e, *w: real(f, e, *w) if "rev-parse" in w else None
+    )
+    assert state()["dirty"] and "in time" in state()["unknown"]

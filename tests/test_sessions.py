@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from kernels import Kernel
 
-from mlworkbench.core.errors import UserError
+from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.lake import create_workbench, lake_cursor
+from mlworkbench.execution import sessions
 from mlworkbench.execution.jobs import run_job
 from mlworkbench.execution.record import get_run, list_runs, run_details
 from mlworkbench.execution.sessions import handle
@@ -278,3 +279,26 @@ def test_a_tutorial_nobody_prepared_runs_and_one_line_gives_an_interval(wb, tmp_
     )
     assert rows.fetchone() == (223, "test")
     assert handle(run).kind == "job"
+
+
+def test_cells_are_kept_without_secrets_and_card_numbers(wb, monkeypatch):
+    monkeypatch.setenv("BANK_API_KEY", "kk-98765-zz")
+    cells = {1: "key = 'kk-98765-zz'", 2: "card = '4111111111111111'"}
+    monkeypatch.setattr(sessions, "executed_cells", lambda: cells)
+    run = sessions.start_run("idea", wb=wb)
+    sessions.end_run()
+    text = (run.folder / "notebook.ipynb").read_text()
+    assert "[secret]" in text and "1111]" in text
+    assert "kk-98765-zz" not in text and "4111111111111111" not in text
+
+
+def test_cells_that_cannot_be_written_are_told_and_the_run_is_closed(wb, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sessions, "executed_cells", lambda: {1: "x = 1"})
+    monkeypatch.setattr(sessions, "replace_file", full)
+    sessions.start_run("idea", wb=wb)
+    with pytest.raises(WorkbenchError, match="No space left"):
+        sessions.end_run()
+    assert get_run("idea", wb).state == "finished"

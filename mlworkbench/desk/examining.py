@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -150,17 +151,28 @@ def _holders(file: Path) -> list[int]:
 
 
 # %% ../../nbs/7_desk/02_examining.ipynb #fa4b57e2
+_GRACE = 3600.0  # seconds that a folder may be without its run
+
+
 def _left_by_runs(wb: Workbench) -> list[Path]:
     """Folders of no run, and half-written files in folders of runs that have ended."""
-    with reading(wb) as db:
+    found = [(f, _held(f), _age(f)) for f in sorted((wb.files / "runs").glob("*"))]
+    with reading(wb) as db:  # after looking: a run that was there is known now
         state = dict(db.execute(sa.select(runs.c.run, runs.c.state)).all())
     left = []
-    for folder in sorted((wb.files / "runs").glob("*")) if (wb.files / "runs").is_dir() else ():
-        if folder.name not in state and not _held(folder):
+    for folder, held, age in found:
+        if folder.name not in state and not held and age > _GRACE:
             left.append(folder)
         elif state.get(folder.name) in ("interrupted", "failed", "cancelled"):
             left += sorted(folder.glob("*.new"))
     return left
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file or folder was last changed, renamed or made; 0 where it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - path.stat().st_ctime
+    return 0.0
 
 
 def _held(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, make_folder, open_workbench
 from mlworkbench.core.store import (
+    artifacts,
     chains,
     check_schema,
     events,
@@ -26,6 +27,7 @@ from mlworkbench.core.store import (
     models,
     reading,
     runs,
+    splits,
     versions,
     writing,
 )
@@ -39,11 +41,49 @@ from mlworkbench.data.lake import (
     write_lake,
 )
 from ..data.upkeep import referred_snapshots
-from ..execution.record import sweep
+from ..execution.record import RUN_ID, sweep
 from ..registry.promotion import verify_audit
-
+from ..registry.versions import MODEL_NAME
 
 # %% ../../nbs/7_desk/02_importing.ipynb #60d8a5ef
+_TELL = "Nothing was changed; tell whoever gave you that workbench"
+
+
+def _refuse_names(source: Workbench) -> None:
+    """Refuse what could be a path to elsewhere: names, numbers and ids that the library does not make."""
+    with reading(source) as db:
+        numbered = db.execute(sa.select(versions.c.model, versions.c.version)).all()
+        ids = db.scalars(sa.select(runs.c.run)).all()
+        paths = db.execute(sa.select(artifacts.c.run, artifacts.c.path)).all()
+    wrong = [
+        f"a version {model!r:.80} {number!r:.20}"
+        for model, number in numbered
+        if not MODEL_NAME.fullmatch(str(model)) or type(number) is not int or number < 1
+    ]
+    wrong += [f"a run {run!r:.80}" for run in ids if not RUN_ID.fullmatch(str(run))]
+    wrong += [
+        f"a file {path!r:.80} of run {run}"
+        for run, path in paths
+        if Path(path).is_absolute() or ".." in Path(path).parts
+    ]
+    if wrong:
+        raise WorkbenchError(f"{source.root} has {wrong[0]}, which may not come in", _TELL)
+
+
+def _refuse_links(source: Workbench) -> None:
+    for folder in (source.files / "runs", source.files / "models"):
+        for path in (p for p in folder.rglob("*") if p.is_symlink()):
+            raise WorkbenchError(f"{path} is a symbolic link, which may not come in", _TELL)
+
+
+def _place(base: Path, *parts: str) -> Path:
+    """A path below a folder, or an error."""
+    path = base.resolve().joinpath(*parts).resolve()
+    if base.resolve() not in path.parents:
+        raise WorkbenchError(f"{path} is not in {base}", _TELL)
+    return path
+
+
 def _checked_source(folder: "str | Path", wb: Workbench) -> tuple[Workbench, str]:
     """The workbench to import, whole and sound, and its chain's id."""
     source = open_workbench(folder)
@@ -51,6 +91,8 @@ def _checked_source(folder: "str | Path", wb: Workbench) -> tuple[Workbench, str
         what = "shared by a team" if source.shared else "this workbench itself"
         raise UserError(f"{source.root} is {what}", "Import a private workbench's folder")
     check_schema(source)
+    _refuse_names(source)
+    _refuse_links(source)
     sweep(source)
     if not (found := verify_audit(wb=source))["valid"]:
         raise WorkbenchError(f"the audit trail of {source.root} does not hold: {found['fault']}")
@@ -66,15 +108,19 @@ _MESSAGE = "import of {table} as of snapshot {state} of workbench {log}"
 
 def _brought(table: str, log: str, wb: Workbench) -> dict[int, int]:
     """Their snapshots of a table that are here already, and ours."""
-    told = re.compile(_MESSAGE.format(table=re.escape(table), state=r"(\d+)", log=log))
+    told = re.compile(_MESSAGE.format(table=re.escape(table), state=r"(\d+)", log=re.escape(log)))
     found = ((told.fullmatch(s["message"] or ""), s["snapshot"]) for s in snapshots(wb=wb))
     return {int(match[1]): number for match, number in found if match}
 
 
 def _states(table: str, source: Workbench) -> list[int]:
     """The snapshots of a table that somebody refers to, and the newest."""
+    kept = {s["snapshot"] for s in snapshots(wb=source)}
     changed = [s["snapshot"] for s in snapshots(table, wb=source)]
-    return sorted({*changed[-1:], *(referred_snapshots(source) & set(changed))})
+    with reading(source) as db:
+        told = db.scalars(sa.select(splits.c.snapshot).where(splits.c.table_name == table)).all()
+    referred = referred_snapshots(source) & set(changed)
+    return sorted({*changed[-1:], *referred, *(kept & set(told))})
 
 
 def _refuse_clashes(source: Workbench, log: str, wb: Workbench) -> None:
@@ -90,7 +136,9 @@ def _refuse_clashes(source: Workbench, log: str, wb: Workbench) -> None:
 def _bring_table(name: str, source: Workbench, log: str, wb: Workbench) -> dict[int, int]:
     """Their snapshots of a table to ours; what is missing is committed."""
     here = _brought(name, log, wb)
-    for state in (s for s in _states(name, source) if s not in here):
+    states = _states(name, source)
+    missing = [s for s in states if s not in here]
+    for state in sorted({*missing, states[-1]}) if missing else ():  # the newest is the last
         columns = table_columns(name, state, source)
         with write_lake(_MESSAGE.format(table=name, state=state, log=log), wb=wb) as write:
             rows = lake_cursor(source, state).sql(f"FROM lake.main.{quoted(name)}")
@@ -112,7 +160,8 @@ def _bring_notes(con: object, name: str, source: Workbench) -> None:
         "SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = 'lake' "
         "AND column_name = 'table_name' AND starts_with(table_name, 'mlw_')"
     )
-    for (notes,) in theirs.execute(query).fetchall():
+    known = {notes for (notes,) in con.execute(query).fetchall()}
+    for notes in sorted(known & {notes for (notes,) in theirs.execute(query).fetchall()}):
         rows = theirs.execute(f"FROM {notes} WHERE lower(table_name) = lower(?)", [name])
         con.execute(f"DELETE FROM {notes} WHERE lower(table_name) = lower(?)", [name])
         con.register("notes_", rows.to_arrow_table())
@@ -140,13 +189,18 @@ _OTHERWISE = {"meta", "events", "chains", "models", "versions", "requests", "ali
 _OTHERWISE |= {"tags", "data_files"}
 
 
+def _skipped(folder: str, names: list[str]) -> set[str]:
+    """What is of the moment, and links that came up since they were looked for."""
+    of_the_moment = {n for n in names if n == ".alive" or n.endswith(".new")}
+    return of_the_moment | {n for n in names if Path(folder, n).is_symlink()}
+
+
 def _copy_folder(theirs: Path, ours: Path) -> None:
     if theirs.is_dir() and not ours.exists():
         beside = ours.with_name(f".{ours.name}.new")
         shutil.rmtree(beside, ignore_errors=True)
         make_folder(ours.parent)
-        skip = shutil.ignore_patterns(".alive", "*.new")
-        shutil.copytree(theirs, beside, symlinks=True, ignore=skip)
+        shutil.copytree(theirs, beside, symlinks=True, ignore=_skipped)
         beside.rename(ours)
 
 
@@ -163,8 +217,15 @@ def _new_runs(theirs: sa.Connection, ours: sa.Connection, source: Workbench) -> 
     return found.keys() - here.keys()
 
 
+def _state(row: dict, mark: str) -> tuple[str, int]:
+    """The table whose snapshot a column has, and the snapshot: ``source_snapshot`` is of ``source``."""
+    told = mark.removesuffix("snapshot").rstrip("_")
+    table = row[told or ("table_name" if "table_name" in row else "name")]
+    return table.lower(), row[mark]
+
+
 def _bring_rows(
-    theirs: sa.Connection, ours: sa.Connection, new: set[str], numbers: dict[int, int]
+    theirs: sa.Connection, ours: sa.Connection, new: set[str], numbers: dict[tuple[str, int], int]
 ) -> None:
     for table in (t for t in metadata.sorted_tables if t.name not in _OTHERWISE):
         marks = [c.name for c in table.c if c.name == "snapshot" or c.name.endswith("_snapshot")]
@@ -176,10 +237,10 @@ def _bring_rows(
         rows = []
         for row in map(dict, theirs.execute(sa.select(table)).mappings()):
             if ("run" in row and row["run"] not in new) or any(
-                row[m] is not None and row[m] not in numbers for m in marks
+                row[m] is not None and _state(row, m) not in numbers for m in marks
             ):
                 continue
-            row |= {m: numbers[row[m]] for m in marks if row[m] is not None}
+            row |= {m: numbers[_state(row, m)] for m in marks if row[m] is not None}
             if tuple(row[k] for k in key) not in there:
                 rows.append({c: v for c, v in row.items() if c in key or not counted})
         if rows:
@@ -206,9 +267,9 @@ def _bring_versions(
             ours.execute(models.insert(), dict(owner.one()))
         row["version"] = was if was not in taken else max(taken) + 1
         ours.execute(versions.insert(), row)
-        target = wb.files / "models" / model / str(row["version"])
+        target = _place(wb.files / "models", model, str(row["version"]))
         shutil.rmtree(target, ignore_errors=True)  # of an import that was killed
-        _copy_folder(source.files / "models" / model / str(was), target)
+        _copy_folder(_place(source.files / "models", model, str(was)), target)
         said = {"run": row["run"], "sha256": row["sha256"], "imported_from": log, "was": was}
         said["signature_sha256"] = hashlib.sha256(row["signature"].encode()).hexdigest()
         record_event(ours, "register", f"{model}@{row['version']}", "imported", **said)
@@ -262,15 +323,16 @@ def import_workbench(folder: "str | Path", wb: Workbench | None = None) -> dict:
     source, log = _checked_source(folder, wb)
     _refuse_clashes(source, log, wb)
     names = [t["table"] for t in tables(wb=source)]
-    numbers: dict[int, int] = {}
+    numbers: dict[tuple[str, int], int] = {}
     for name in names:
-        numbers |= _bring_table(name, source, log, wb)
+        brought = _bring_table(name, source, log, wb)
+        numbers |= {(name.lower(), state): ours for state, ours in brought.items()}
     _bring_predictions(source, log, wb)
     with reading(source) as theirs:
         with reading(wb) as db:
             new = _new_runs(theirs, db, source)
         for run in new:
-            _copy_folder(source.files / "runs" / run, wb.files / "runs" / run)
+            _copy_folder(_place(source.files / "runs", run), _place(wb.files / "runs", run))
         crash_point("folders_imported")
         with writing(wb) as ours:
             new &= _new_runs(theirs, ours, source)

@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "STATES",
+    "RUN_ID",
     "METRICS",
     "Run",
     "new_id",
@@ -126,6 +127,7 @@ class Run:
 
 # %% ../../nbs/3_execution/01_record.ipynb #977d6d9a
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+RUN_ID = re.compile(f"[{_LETTERS}]{{10}}")
 
 
 def new_id(moment: float | None = None) -> str:
@@ -145,23 +147,30 @@ def new_id(moment: float | None = None) -> str:
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #56f2fbcd
-def _git(folder: Path, *words: str) -> str | None:
+_GIT_SECONDS = 8.0  # for all that is asked of git when a run opens
+_PATCH = 5_000_000  # characters of a patch that are kept
+
+
+def _git(folder: Path, end: float, *words: str) -> str | None:
+    """What git says; None when it cannot, or not until ``end`` (of the monotonic clock)."""
+    asked = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    left = max(0.05, end - time.monotonic())
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
-        )
+        done = subprocess.run(asked, capture_output=True, timeout=left)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
 
 def code_state(folder: Path) -> dict:
-    """The commit of a folder's repository, and what differs from it.
+    """The commit of a folder's repository, and what differs from it anywhere in it.
 
     Returns
     -------
     dict
-        ``commit_id`` (None outside a repository), ``dirty``, and ``patch`` (text).
+        ``commit_id`` (None outside a repository), ``dirty`` (also when that is not known), ``patch``
+        (text; the names of untracked files stand before it), and ``unknown``: what of this could
+        not be found out, empty otherwise.
     """
     return dict(_code_state(folder, int(time.monotonic())))
 
@@ -169,9 +178,20 @@ def code_state(folder: Path) -> dict:
 @functools.lru_cache(maxsize=8)
 def _code_state(folder: Path, second: int) -> dict:
     """Ask git once a second at most: a grid opens a hundred runs in that time."""
-    commit = (_git(folder, "rev-parse", "HEAD") or "").strip() or None
-    patch = (_git(folder, "diff", "HEAD", "--no-ext-diff", "--", ".") or "") if commit else ""
-    return {"commit_id": commit, "dirty": bool(patch.strip()), "patch": patch}
+    end = time.monotonic() + _GIT_SECONDS
+    commit = (_git(folder, end, "rev-parse", "HEAD") or "").strip() or None
+    if commit is None:
+        return {"commit_id": None, "dirty": False, "patch": "", "unknown": ""}
+    status = _git(folder, end, "status", "--porcelain")
+    patch = _git(folder, end, "diff", "HEAD", "--no-ext-diff", "--no-relative")
+    unknown = "git did not say in time what differs" if status is None or patch is None else ""
+    patch = patch or ""
+    if len(patch) > _PATCH:
+        unknown, patch = f"only {_PATCH:,} of {len(patch):,} characters are kept", patch[:_PATCH]
+    names = [x[3:] for x in (status or "").splitlines() if x.startswith("??")]
+    patch = "".join(f"untracked: {n}\n" for n in names[:1000]) + patch
+    dirty = bool(unknown or (status or "").strip())
+    return {"commit_id": commit, "dirty": dirty, "patch": patch, "unknown": unknown}
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #c6cb4995
@@ -225,6 +245,8 @@ def _lives(folder: Path) -> bool:
         handle = os.open(folder / ".alive", os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True  # a colleague's, closed to us: only they can tell
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
@@ -292,7 +314,8 @@ def open_run(
     _hold(folder)
     secrets = secret_values(wb, values)
     if state["patch"]:
-        (folder / "uncommitted.patch").write_text(redact(state["patch"], secrets))
+        patch = redact(state["patch"], secrets)
+        (folder / "uncommitted.patch").write_text(patch, encoding="utf-8")
     if notebook is not None:
         _keep_source(notebook, folder, secrets)
     row = {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
@@ -303,6 +326,7 @@ def open_run(
         "notebook_sha256": sha256(notebook) if notebook else None,
     }
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
+    known |= {"code_differs": state["unknown"]} if state["unknown"] else {}
     with writing(wb) as db:
         if "place" in known:
             _take_place(db, known["place"])
@@ -432,6 +456,8 @@ def close_run(
         if done.rowcount and state != "finished":
             _give_back_number(db, run)
         if done.rowcount and marks:
+            ours = facts.c.name.in_(list(marks))  # a notebook may have logged one of these names
+            db.execute(facts.delete().where(facts.c.run == run, ours))
             db.execute(
                 facts.insert(), [{"run": run, "name": k, "value": v} for k, v in marks.items()]
             )
@@ -483,9 +509,8 @@ def sweep(wb: Workbench | None = None) -> list[str]:
         with writing(wb) as db:
             left = runs.c.run.in_(dead) & runs.c.state.in_(("running", "queued"))
             why = "the process that ran it ended without a word"
-            db.execute(
-                runs.update().where(left).values(state="interrupted", ended=now(), error=why)
-            )
+            ended = runs.update().where(left).values(state="interrupted", ended=now(), error=why)
+            dead = list(db.scalars(ended.returning(runs.c.run)))  # one may have finished meanwhile
             for run in dead:
                 _give_back_number(db, run)
     return dead

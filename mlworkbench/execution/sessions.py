@@ -28,13 +28,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.current import executed_run, open_runs, present_run
-from ..core.errors import UserError
+from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import artifacts, metrics, reading, runs, writing
 from ..data.lake import lake_cursor, write_lake
 from .jobs import run_job
 from .journal import current_run, log_fact, log_file
+from .limits import replace_file
 from mlworkbench.execution.record import (
     Run,
     close_run,
@@ -42,6 +43,7 @@ from mlworkbench.execution.record import (
     open_run,
     run_details,
 )
+from .redaction import redact_tree, secret_values
 
 
 # %% ../../nbs/3_execution/09_sessions.ipynb #0ecec227
@@ -142,6 +144,8 @@ def end_run(
     ------
     UserError
         No run was opened here.
+    WorkbenchError
+        The run is closed, but its cells could not be written.
     """
     if homes and not present_run():
         last, home = list(homes.items())[-1]
@@ -151,9 +155,18 @@ def end_run(
         return handle(get_run(run, wb=wb))  # whoever executes the notebook closes its run
     wb = homes.get(run) or open_workbench(wb)
     open_runs.remove(run)
-    with contextlib.suppress(OSError):
+    lost = None
+    try:
         _keep_cells(wb.files / "runs" / run, run, wb)
-    return handle(close_run(run, state, error, wb=wb))
+    except OSError as err:
+        lost = err
+    closed = handle(close_run(run, state, error, wb=wb))
+    if lost is not None:
+        raise WorkbenchError(
+            f"run {closed.name} is {closed.state}, but its cells could not be kept: {lost}",
+            "Make room or mend the folder; without its cells a run is not repeated as a job",
+        ) from lost
+    return closed
 
 
 def _close_at_exit() -> None:
@@ -210,7 +223,8 @@ def _keep_cells(folder: Path, run: str, wb: Workbench) -> None:
         return
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = folder / "notebook.ipynb"
-    path.write_text(nbformat.writes(new_notebook(cells=cells, metadata=kernel)), encoding="utf-8")
+    book = redact_tree(new_notebook(cells=cells, metadata=kernel), secret_values(wb))
+    replace_file(path, nbformat.writes(book))
     log_file(path, "notebook", run=run, wb=wb)
     log_fact("failed_cells", " ".join(map(str, sorted(failed_cells()))), run=run, wb=wb)
 
@@ -279,7 +293,7 @@ def _cells_again(path: Path, to: Path, first: int, failed: set[int]) -> Path:
         number, cell.outputs, cell.execution_count = cell.execution_count or 0, [], None
         if number < first or number in failed:
             cell.metadata["tags"] = ["raises-exception"]
-    nbformat.write(notebook, to)
+    replace_file(to, nbformat.writes(notebook))
     return to
 
 

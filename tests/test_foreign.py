@@ -1,0 +1,105 @@
+"""What comes from elsewhere, or goes there: hostile workbenches, half-made folders, backups, odd names of folders."""
+
+import hashlib
+
+import pytest
+import sqlalchemy as sa
+
+from mlworkbench.core.audit import record_event
+from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.core.store import artifacts, models, now, reading, reads, runs, versions, writing
+from mlworkbench.data.lake import create_workbench, last_changes, sql, write_lake
+from mlworkbench.desk import examining
+from mlworkbench.desk.importing import import_workbench
+from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.registry.promotion import verify_audit
+
+
+def ended(wb, name: str = "one") -> str:
+    run = open_run(name, wb=wb).run
+    close_run(run, "finished", wb=wb)
+    return run
+
+
+def claim(wb, model, number, run: str) -> None:
+    """A version of any name, with an event, so that the chain holds."""
+    row = {"model": model, "version": number, "run": run, "sha256": "0", "bytes": 1}
+    row |= {"signature": "{}", "created": now(), "actor": "me"}
+    said = {"run": run, "sha256": "0", "signature_sha256": hashlib.sha256(b"{}").hexdigest()}
+    with writing(wb) as db:
+        db.execute(models.insert(), {"model": model, "created": now(), "actor": "me"})
+        db.execute(versions.insert(), row)
+        record_event(db, "register", f"{model}@{number}", "made", **said)
+
+
+@pytest.mark.parametrize(("model", "number"), [("../nbs", 1), ("fraud", "../../nbs"), ("..", 1)])
+def test_a_model_that_is_a_path_does_not_come_in(wb, tmp_path, model, number):
+    mine = create_workbench(tmp_path / "mine")
+    claim(mine, model, number, ended(mine))
+    (wb.root / "nbs" / "1").mkdir(parents=True)
+    (wb.root / "nbs" / "1" / "thesis.ipynb").write_text("years of work")
+    assert verify_audit(wb=mine)["valid"]
+    with pytest.raises(WorkbenchError, match="may not come in"):
+        import_workbench(mine.root, wb)
+    assert (wb.root / "nbs" / "1" / "thesis.ipynb").read_text() == "years of work"
+
+
+def test_runs_files_and_links_that_point_elsewhere_do_not_come_in(wb, tmp_path):
+    mine = create_workbench(tmp_path / "mine")
+    run = ended(mine)
+    link = mine.root / "runs" / run / "link"
+    link.symlink_to("/etc/hostname")
+    with pytest.raises(WorkbenchError, match="symbolic link"):
+        import_workbench(mine.root, wb)
+    link.unlink()
+    file = {"run": run, "path": "../../settings.ini", "kind": "file", "sha256": "0", "bytes": 1}
+    with writing(mine) as db:
+        db.execute(artifacts.insert(), file)
+    with pytest.raises(WorkbenchError, match="a file"):
+        import_workbench(mine.root, wb)
+    with writing(mine) as db:
+        db.execute(artifacts.delete())
+        row = db.execute(sa.select(runs)).mappings().one()
+        db.execute(runs.insert(), dict(row) | {"run": "../../elsewhere"})
+    (mine.root.parent / "elsewhere").mkdir()
+    with pytest.raises(WorkbenchError, match="a run "):
+        import_workbench(mine.root, wb)
+    assert not (wb.root / "runs" / run).exists() and not (wb.root / "elsewhere").exists()
+
+
+def test_one_commit_of_two_tables_is_two_states(wb, tmp_path):
+    """The run that read one of them sees the rows it saw."""
+    mine = create_workbench(tmp_path / "mine")
+    with write_lake("two at once", wb=mine) as write:
+        write.con.execute("CREATE TABLE a AS SELECT range AS id FROM range(9)")
+        write.con.execute("CREATE TABLE b AS SELECT range AS id FROM range(5)")
+    run = ended(mine)
+    seen = [{"run": run, "table_name": t, "snapshot": write.snapshot} for t in "ab"]
+    with writing(mine) as db:
+        db.execute(reads.insert(), seen)
+    sql("DELETE FROM a WHERE id < 5", write=True, wb=mine)
+    import_workbench(mine.root, wb)
+    with reading(wb) as db:
+        found = dict(db.execute(sa.select(reads.c.table_name, reads.c.snapshot)).all())
+    for table, rows in {"a": 9, "b": 5}.items():
+        assert sql(f"SELECT count(*) FROM {table}", at=found[table], wb=wb).fetchone() == (rows,)
+        assert found[table] <= last_changes(wb=wb)[table]
+
+
+def test_the_doctor_takes_no_folder_of_a_run_that_came_and_went(wb, monkeypatch):
+    """A run that opens and closes while the doctor looks, and a folder whose row is not written yet."""
+    young = wb.root / "runs" / "0000000000"
+    young.mkdir()
+    assert examining.mend(wb)["removed"] == 0 and young.is_dir()
+    monkeypatch.setattr(examining, "_GRACE", -1.0)
+    looked, runs_made = examining.reading, []
+
+    def reads_late(wb):
+        seen = looked(wb)
+        if not runs_made:  # between looking at the folders and looking at the rows, or before both
+            runs_made.append(ended(wb))
+        return seen
+
+    monkeypatch.setattr(examining, "reading", reads_late)
+    left = examining._left_by_runs(wb)
+    assert left == [young] and (wb.root / "runs" / runs_made[0]).is_dir()
