@@ -112,6 +112,12 @@ def differing(found) -> None:
     muted("Everything else that was recorded is the same.")
 
 
+def less(found) -> str:
+    """``deep less shallow``: what a difference is."""
+    first, second = run_names(found.runs)[:2]
+    return f"{second} less {first}"
+
+
 def metrics(found) -> None:
     st.subheader("Metrics on the shared rows", anchor=False)
     draw(metric_figure(found, dark()), "metrics")
@@ -129,7 +135,7 @@ def metrics(found) -> None:
         rows.append(row)
     looks = {n: st.column_config.NumberColumn(format="%.3f") for n in run_names(found.runs)}
     looks |= {f"interval of {n}": "95% interval" for n in run_names(found.runs)}
-    looks |= {"difference": st.column_config.TextColumn("second less first")}
+    looks |= {"difference": st.column_config.TextColumn(less(found))}
     looks |= {"interval": "its 95% interval"}
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, height="content", column_config=looks, alt="Metrics"
@@ -170,7 +176,7 @@ def curves(found, weeks: dict) -> None:
         draw(
             forest(
                 weeks,
-                title="The second less the first, in each week",
+                title=f"{less(found)}, in each week",
                 sort=False,
                 higher=higher,
                 dark=dark(),

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import html
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -61,7 +62,7 @@ def read_address() -> None:
             parts = given[0].split(",") if field.name == "runs" else given
             values[field.name] = tuple(p for p in parts if p)
         elif given and isinstance(field.default, int):
-            values[field.name] = int(given[0]) if given[0].isdigit() else 0
+            values[field.name] = int(given[0]) if re.fullmatch("[0-9]{1,9}", given[0]) else 0
         elif given:
             values[field.name] = given[0]
     st.session_state.choices = Choices(**values)

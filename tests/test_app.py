@@ -1,3 +1,7 @@
+import shlex
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 
 pytest.importorskip("streamlit")
@@ -6,7 +10,9 @@ from streamlit.testing.v1 import AppTest  # noqa: E402
 
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
+from mlworkbench.desk.views import chosen, run_table  # noqa: E402
 from mlworkbench.execution.journal import log_predictions  # noqa: E402
+from mlworkbench.execution.record import list_runs  # noqa: E402
 from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402
 from mlworkbench.registry.versions import list_versions, register  # noqa: E402
 
@@ -82,6 +88,29 @@ def test_condition_order_and_clicked_values_come_from_the_address(visit, made):
     assert at.dataframe[0].value["name"].tolist() == ["shallow"]
     at.button(key="chip-0").click().run()
     assert len(at.dataframe[0].value) == 5 and "only" not in at.query_params
+
+
+def test_the_shown_call_gives_what_the_page_shows(visit, made):
+    world, runs = made
+    at = visit(
+        world.wb,
+        where="name != 'it''s'",
+        experiment="pay",
+        only=["depth=6", "name!=a!=b"],
+        shown="²",
+    )
+    shown = at.dataframe[0].value["name"].tolist()
+    line = shlex.split([c.value for c in at.code if c.value.startswith("mlworkbench runs")][0])
+    assert [r.name for r in list_runs(line[line.index("--where") + 1], wb=world.wb)][::-1] == shown
+    assert shown == ["broken", EVIL] or shown == [EVIL, "broken"]
+    at = visit(world.wb, only="name!=a!=b")
+    assert len(at.dataframe[0].value) == 5
+    frame = run_table([replace(runs["deep"], metrics={"state": {"value": 0.5}})])
+    assert frame["state"].tolist() == ["finished"] and frame["state (metric)"].tolist() == [0.5]
+    assert chosen(pd.DataFrame({"name": ["a!=b", "c"]}), ["name=a!=b"])["name"].tolist() == ["a!=b"]
+    at = visit(world.wb, "run")
+    at.button(key=f"newest-{runs['deep'].run}").click().run()
+    assert at.title[0].value == "deep"
 
 
 def test_a_wrong_condition_is_explained_and_can_be_taken_away(visit, made):

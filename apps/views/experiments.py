@@ -1,5 +1,7 @@
 """Which runs are there, and which is better than the champion?"""
 
+import shlex
+
 import streamlit as st
 from experiments_parts import champion_strip, chips, filters, table
 from state import (
@@ -9,6 +11,8 @@ from state import (
     same_in,
     work_moment,
 )
+
+from mlworkbench.desk.views import condition_words
 
 head("Experiments", "Which runs are there, and which is better than the champion?")
 st.session_state.horizon = work_moment()
@@ -23,10 +27,9 @@ else:
     filters(known)
     chips()
     table()
-    given = ", ".join(
-        f"{k}={v!r}" for k, v in (("where", choices().where), ("sort", choices().sort)) if v
-    )
-    line = "".join(
-        f" --{k} '{v}'" for k, v in (("where", choices().where), ("sort", choices().sort)) if v
-    )
+    now = choices()
+    where = condition_words(now.where, now.experiment, now.only, known)
+    asked = [(k, v) for k, v in (("where", where), ("sort", now.sort)) if v]
+    given = ", ".join(f"{k}={v!r}" for k, v in asked)
+    line = "".join(f" --{k} {shlex.quote(v)}" for k, v in asked)
     same_in(f"mw.runs({given})", f"mlworkbench runs{line}")

@@ -41,6 +41,17 @@ if not known or not choices().run:
         st.code("mlworkbench run train -p table=TABLE -p target=COLUMN", language="bash")
         st.stop()
     if not chooser(known):
+        muted("The newest:")
+        for r in known[:10]:
+            st.button(
+                as_markdown(
+                    f"{r.name}  ·  {r.experiment}  ·  {state_words(r)}  ·  {ago(r.started)}"
+                ),
+                key=f"newest-{r.run}",
+                type="tertiary",
+                on_click=choose,
+                kwargs={"run": r.run},
+            )
         st.stop()
     st.rerun()
 run, details = one_run(choices().run)

@@ -17,6 +17,7 @@ __all__ = [
     "run_table",
     "same_everywhere",
     "value_words",
+    "condition_words",
     "chosen",
     "repeat_words",
 ]
@@ -24,6 +25,7 @@ __all__ = [
 # %% ../../nbs/7_desk/07_views.ipynb #efc52f31
 import datetime as dt
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -168,6 +170,11 @@ def _value(run: Run, metric: str | None, part: str = "value") -> float | None:
     return run.metrics.get(metric, {}).get(part) if metric else None
 
 
+_OWN = "name state interval experiment kind by started took moment".split() + [
+    "known as", "to champion", "champion of", "what happened", "●",
+]  # fmt: skip
+
+
 def run_table(
     found: Sequence[Run],
     champions: Mapping[str, Run] | None = None,
@@ -200,7 +207,7 @@ def run_table(
         row: dict[str, Any] = {"name": run.name, "known as": (names or {}).get(run.run, "")}
         row["state"] = state_words(run)
         for n in metrics:
-            row[n] = _value(run, n)
+            row[f"{n} (metric)" if n in _OWN else n] = _value(run, n)
             if n == lead:
                 row["interval"] = span_words(_value(run, n, "low"), _value(run, n, "high"))
                 held = best.get(run.experiment)
@@ -241,6 +248,45 @@ def value_words(value: object) -> str:
     return str(int(value)) if whole else "" if value is None or value != value else str(value)
 
 
+def _parts(text: str) -> tuple[str, str, str]:
+    """Column, sign and value; a value may hold signs itself."""
+    found = re.match(r"(.*?)(!?=)(.*)", text, re.DOTALL)
+    return found.groups() if found else (text, "", "")
+
+
+_IN_RUNS = {
+    "name": "name",
+    "state": "state",
+    "experiment": "experiment",
+    "kind": "kind",
+    "by": "actor",
+}
+
+
+def condition_words(where: str, experiment: str, only: Sequence[str], found: Sequence[Run]) -> str:
+    """What a table of runs is narrowed to, as one condition that ``list_runs`` takes.
+
+    Parameters
+    ----------
+    where : str
+        A condition in SQL.
+    experiment : str
+    only : sequence of str
+        As in ``chosen``; a column that only the page has is passed over.
+    found : sequence of Run
+        Their parameters and metrics are the columns.
+    """
+    columns = {n: n for r in found for n in (*r.params, *r.metrics)} | _IN_RUNS
+    parts = [f"({where})"] if where and (experiment or only) else [where] if where else []
+    conditions = [("experiment", "=", experiment)] if experiment else []
+    for column, sign, value in conditions + [_parts(t) for t in only]:
+        if sign and column in columns:
+            name = '"' + columns[column].replace('"', '""') + '"'
+            literal = "'" + value.replace("'", "''") + "'" if value else "NULL"
+            parts.append(f"{name} IS {'NOT ' * (sign == '=')}DISTINCT FROM {literal}")
+    return " AND ".join(parts)
+
+
 def chosen(frame: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
     """The rows that pass every condition.
 
@@ -252,7 +298,7 @@ def chosen(frame: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
         ``depth=6`` or ``depth!=6``; a column that is not there is passed over.
     """
     for text in only:
-        column, sign, value = text.partition("!=") if "!=" in text else text.partition("=")
+        column, sign, value = _parts(text)
         if column in frame.columns:
             same = frame[column].map(value_words) == value
             frame = frame[~same if sign == "!=" else same]

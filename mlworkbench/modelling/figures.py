@@ -142,7 +142,7 @@ def precision_recall(
         draw_line(figure, recall, precision, curve.name, place, dark, low, high, hover)
         at = 0.3 + 0.2 * place
         points.append((at, float(np.interp(at, recall, precision)), curve.name))
-    label_lines(figure, points, dark, down=[y > 0.6 for _, y, _ in points])
+    label_lines(figure, points, dark, down=[y > 0.5 for _, y, _ in points])
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
     return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
@@ -215,9 +215,15 @@ def calibration(
         figure.data[-1].update(mode="lines+markers", error_y=whisker, marker={"size": 7})
         points.append((float(said_by[-1]), float(happened[-1]), curve.name))
         top = max(top, float(said_by.max()), float(high.max()))
-        least, low_end = min(least, float(said_by.min())), min(low_end, float(low.min()))
-    if low_end > 0 and 0 < least < top / 20:  # rare events: the low groups would be one dot
-        ends = [min(least, low_end) / 1.3, top * 1.3]
+        least, low_end = min(least, float(said_by.min())), min(low_end, *happened[happened > 0])
+    if 0 < least < top / 20:  # rare events: the low groups would be one dot
+        ends = [max(min(least, low_end), top / 1e5) / 1.3, top * 1.3]
+        for line in figure.data:  # a group in which nothing happened stands at the lower edge
+            happened = np.asarray(line.y, float)
+            drawn = np.maximum(happened, ends[0] * 1.05)
+            highest = np.asarray(line.error_y.array) + happened
+            line.update(y=drawn, customdata=happened, error_y_array=highest - drawn)
+            line.hovertemplate = line.hovertemplate.replace("%{y:", "%{customdata:")
         _chance(figure, ends, ends, dark)
         label_lines(figure, [(math.log10(x), math.log10(y), name) for x, y, name in points], dark)
         for at in figure.layout.annotations:
@@ -227,6 +233,8 @@ def calibration(
         return figure.update_yaxes(type="log", range=span, dtick=1, tickformat=".3~%")
     _chance(figure, [0, top], [0, top], dark)
     label_lines(figure, points, dark)
+    for at in figure.layout.annotations:  # the last group stands at the right edge
+        at.update(ax=-26, xanchor="right")
     figure.update_xaxes(range=[-0.02 * top, 1.12 * top], tickformat=".3~%")
     return figure.update_yaxes(range=[-0.02 * top, 1.05 * top], tickformat=".3~%")
 

@@ -225,4 +225,4 @@ def metric_figure(comparison: Comparison, dark: bool = False) -> go.Figure:
     figure.update_annotations(font={"size": 13, "color": theme.ink}, yshift=6)
     end = len(comparison.runs) - 0.4
     figure.update_xaxes(range=[-0.6, end], showticklabels=False, showgrid=False)
-    return figure.update_yaxes(tickformat=".3~f", nticks=5)
+    return figure.update_yaxes(tickformat="~g", nticks=5)
