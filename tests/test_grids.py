@@ -1,9 +1,13 @@
 """Grids: reused while nothing changed, not when the data did; killed and resumed, nothing lost and nothing double."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -11,8 +15,13 @@ from faults import mlworkbench, until
 
 import mlworkbench as mw
 from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.core.settings import open_workbench
 from mlworkbench.data.lake import write_lake
-from mlworkbench.execution.record import Taken, close_run, list_runs, open_run
+from mlworkbench.execution import grids
+from mlworkbench.execution.engine import tracked_run
+from mlworkbench.execution.jobs import find_notebook
+from mlworkbench.execution.journal import log_read
+from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
 
 
 def notebook(wb, *cells: str) -> str:
@@ -164,3 +173,80 @@ def test_a_wrong_range_starts_nothing(wb):
     with pytest.raises(UserError, match="depth=17 is out of range. depth goes from 1 to 16"):
         mw.grid(job, depth=[4, 17], wb=wb)
     assert list_runs(wb=wb) == []
+
+
+def test_a_changed_module_beside_the_notebook_makes_runs_anew(wb):
+    helper = wb.root / "helper.py"
+    helper.write_text("x = 1\n")
+    job = notebook(wb, "n: int = 0", "1 / 1")
+    book, counts = Path(job), []
+    packages = {}
+    for text in ("x = 1\n", "x = 2\n"):
+        helper.write_text(text)
+        beside = grids.code_beside(book, {}, wb)
+        counts.append(grids.fingerprint(book, {"n": 0}, packages, beside))
+    assert counts[0] != counts[1]
+    shipped = find_notebook("train", wb)
+    assert grids.code_beside(shipped, {"view": ""}, wb) == {}
+    found = mw.grid(job, n=[1], jobs=1, wb=wb)
+    again = mw.grid(job, n=[1], jobs=1, wb=wb)
+    helper.write_text("x = 3\n")
+    anew = mw.grid(job, n=[1], jobs=1, wb=wb)
+    assert [(len(g.runs), len(g.reused)) for g in (found, again, anew)] == [(1, 0), (0, 1), (1, 0)]
+
+
+def test_a_grid_with_a_failure_prints_its_document_and_ends_with_1(wb):
+    notebook(wb, "name: int = 0", "1 / name")
+    words = ("grid", "mine.ipynb", "-p", "name=0,1", "--json")
+    code, out, err = mlworkbench(*words, cwd=wb.root)
+    found = json.loads(out)
+    assert code == 1 and len(found["runs"]) == 1, err
+    (failed,) = found["failed"]
+    assert set(failed) == {"run", "name", "state", "error", "params"}
+    assert failed["state"] == "failed" and failed["params"] == {"name": 0}
+    assert "ZeroDivisionError" in failed["error"]
+    code, out, err = mlworkbench("run", "mine.ipynb", "-p", "name=1", "--json", cwd=wb.root)
+    assert code == 0 and json.loads(out)["params"] == {"name": 1}, err
+    code, out, err = mlworkbench("tune", "mine.ipynb", "-p", "trials=3", cwd=wb.root)
+    assert code == 2 and "Say --trials" in err
+
+
+def test_a_grid_that_stops_leaves_the_callers_executor_open():
+    with ThreadPoolExecutor(1) as pool:
+        grids._stop(pool, [], ours=False)
+        assert pool.submit(int, "7").result() == 7
+
+
+def test_runs_of_a_team_with_a_folder_of_files_elsewhere(wb, tmp_path):
+    text = (wb.root / "settings.ini").read_text()
+    files = tmp_path / "team"
+    files.mkdir()
+    (wb.root / "settings.ini").write_text(re.sub(r"(?m)^files =.*$", f"files = {files}", text))
+    home = mw.open(str(wb.root))
+    run = open_run("there", wb=home)
+    assert run.folder == files / "runs" / run.run and run.folder.is_dir()
+    close_run(run.run, "finished", wb=home)
+    assert "finished" in run._repr_html_() and open_workbench(run.root).root == wb.root
+
+
+def test_retries_that_are_no_number_are_refused(wb):
+    settings = wb.root / "settings.ini"
+    settings.write_text(re.sub(r"(?m)^retries =.*$", "retries = two", settings.read_text()))
+    with pytest.raises(UserError, match="retries = two"):
+        mw.open(str(wb.root))
+
+
+def test_a_run_declared_dead_takes_no_reads(wb):
+    run = open_run("one", wb=wb)
+    close_run(run.run, "interrupted", wb=wb)
+    with pytest.raises(WorkbenchError, match="takes nothing more"):
+        log_read("cards", 1, run=run.run, wb=wb)
+
+
+def test_a_run_stopped_by_its_user_leaves_no_progress_file(wb):
+    with pytest.raises(KeyboardInterrupt), tracked_run("one", wb=wb) as run:
+        (run.folder / "progress.json").write_text("{}")
+        (run.folder / "notebook.ipynb").write_text("{}")
+        raise KeyboardInterrupt
+    assert not (run.folder / "progress.json").exists()
+    assert [f["path"] for f in run_details(run.run, wb)["files"]] == ["notebook.ipynb"]

@@ -269,6 +269,10 @@ def read_settings(path: Path) -> dict[tuple[str, str], str]:
             wanted = name if section in {s for s, _ in known} else section
             raise UserError(f"{path}: [{section}] {name} is not a setting", nearest(wanted, names))
     checked_catalog(values.get(("lake", "catalog"), ""), f"{path}: [lake] catalog")
+    if not (said := values.get(("jobs", "retries"), "0")).isdecimal():
+        raise UserError(
+            f"{path}: [jobs] retries = {said} is not a number", "Write a whole number such as 2"
+        )
     return values
 
 

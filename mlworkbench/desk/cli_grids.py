@@ -110,7 +110,7 @@ def grid(
     """Run a notebook for every combination of parameters.
 
     A finished identical run on unchanged data is reused; a failed one does not stop the others;
-    after an interrupt the same command goes on with what is missing.
+    after an interrupt the same command goes on with what is missing. It ends with 1 when a run failed.
 
     \b
     Examples:
@@ -120,13 +120,13 @@ def grid(
 
     A file has any of product, zip, list, exclude and sample, and parameters by their names.
     """
-    from mlworkbench.desk.verbs import grid as run_all
+    from mlworkbench.desk.verbs import grid_of
 
     about = {"jobs": jobs, "experiment": experiment, "force": force, "executor": executor, "wb": wb}
-    found = run_all(job, plan=file, **about, **given_params(pairs, None))
+    found = grid_of(job, given_params(pairs, None), plan=file, **about)
     lines = [
         f"{len(found.runs)} finished, {len(found.reused)} reused, {len(found.failed)} failed",
-        *(f"failed: {f}" for f in found.failed),
+        *(f"failed: {f['error']}" for f in found.failed),
     ]
     rows = summary_rows([*found.reused, *found.runs], metric)
     return found, "\n".join([*lines, "", as_table(rows)] if rows else lines)

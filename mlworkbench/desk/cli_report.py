@@ -37,7 +37,7 @@ def report(run: str, output: str | None, split: str, wb: Any) -> tuple[Any, str]
     wb = open_workbench(wb)
     with progress_bar("report") as progress:
         found = evaluate(run, split=split, wb=wb, progress=progress)
-    page = wb.root / "runs" / found.run / "report.html"
+    page = wb.files / "runs" / found.run / "report.html"
     if output:
         page = write_page(found, Path(output))
     alarms, said = set(found.alarms), [f"{found.name} ({found.run}): {found.about}", ""]

@@ -84,9 +84,12 @@ def run(
       mlworkbench run train -p table=payments -p target=is_fraud -p depth=8
       mlworkbench run nbs/mine.ipynb -p month=2026-09
     """
-    from mlworkbench.desk.verbs import run as execute
+    from mlworkbench.core.progress import progress_bar
+    from mlworkbench.execution.jobs import run_job
 
-    found = execute(job, experiment=experiment, name=name, wb=wb, **given_params(pairs, file))
+    given = given_params(pairs, file)
+    with progress_bar(job) as progress:
+        found = run_job(job, given, experiment=experiment, name=name, wb=wb, progress=progress)
     return found, f"{found.name} ({found.run}) {found.state}\n{_metrics_text(found)}"
 
 
@@ -120,9 +123,14 @@ def tune(
       mlworkbench tune -p table=payments -p target=is_fraud -p depth=2:8 --minutes 5
       mlworkbench tune mine.ipynb -p depth=2:10 -p l2=1:100 --metric average_precision --trials 50
     """
+    from mlworkbench.core.errors import UserError
     from mlworkbench.desk.verbs import tune as search
 
-    found = search(job, wb=wb, **options, **given_params(pairs, file))
+    given = given_params(pairs, file)
+    for clash in given.keys() & {*options, "job", "wb"}:
+        hint = f"Say --{clash}" if clash in options else "Rename the notebook's parameter"
+        raise UserError(f"-p {clash} is no parameter of tune's own search", hint)
+    found = search(job, wb=wb, **options, **given)
     run, best = (
         found.run,
         ", ".join(

@@ -118,6 +118,8 @@ def command(group: click.Group, *args: Any, **kwargs: Any) -> Callable:
             if json_ or text:
                 raw = options.get("form") in ("csv", "json")
                 click.echo(to_json(answer) if json_ else text if raw else visible(text))
+            if code := getattr(answer, "exit_code", 0):  # it has its document, and still it failed
+                raise click.exceptions.Exit(code)
 
         for option in (
             click.option(
@@ -149,8 +151,8 @@ def run_command(cli: click.Command, argv: Sequence[str]) -> int:
     """
     argv = list(argv)
     try:
-        cli.main(argv, prog_name="mlworkbench", standalone_mode=False)
-        return 0
+        code = cli.main(argv, prog_name="mlworkbench", standalone_mode=False)
+        return code if isinstance(code, int) else 0  # click returns the code of an Exit
     except WorkbenchError as err:
         if "--debug" in argv:
             raise

@@ -60,7 +60,7 @@ class _Client(PapermillNotebookClient):
     most = 2_000_000
     secrets: tuple[str, ...] = ()
     sources: dict = {}  # noqa: RUF012 - replaced, never changed: cell to source with its secrets
-    kept = dropped = 0
+    kept = shown = dropped = 0
     saved = 0.0
 
     def papermill_execute_cells(self) -> None:
@@ -73,7 +73,7 @@ class _Client(PapermillNotebookClient):
                 self.nb_man.cell_start(cell, index)
                 if cell.cell_type == "code":
                     self._say(done, total, index, cell)
-                self.kept = self.dropped = 0
+                self.kept = self.shown = self.dropped = 0
                 with self._whole_source(index):
                     self.execute_cell(cell, index)
                 _keep_going(self.nb.cells[index])
@@ -111,6 +111,12 @@ class _Client(PapermillNotebookClient):
                 return None
             content["text"] = content["text"][:room]
         elif msg["msg_type"] in ("display_data", "execute_result", "update_display_data", "error"):
+            size = sum(len(str(v)) for v in content.get("data", {}).values())
+            more = 0 if msg["msg_type"] == "update_display_data" else self.shown
+            if more + size > 5 * self.most:  # tables and figures are larger than text
+                self.dropped += size
+                return None
+            self.shown = max(self.shown, more + size)
             msg["content"] = redact_tree(content, self.secrets)
         found = super().process_message(msg, cell, cell_index)
         if self.folder and time.monotonic() - self.saved > 1:
@@ -417,7 +423,7 @@ def tracked_run(
     try:
         yield run
     except KeyboardInterrupt:
-        close_run(run.run, "interrupted", "stopped by the user", wb=wb)
+        close_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run))
         raise
     except WorkbenchError as err:
         state = getattr(err, "state", "failed")
@@ -431,7 +437,8 @@ def tracked_run(
         said.state = state
         raise said from err
     except BaseException as err:
-        close_run(run.run, "failed", f"{type(err).__name__}: {err}"[:500], wb=wb)
+        said = f"{type(err).__name__}: {err}"[:500]
+        close_run(run.run, "failed", said, wb=wb, **_keep_files(run))
         raise
     close_run(run.run, "finished", wb=wb, **_keep_files(run))
 

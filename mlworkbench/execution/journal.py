@@ -168,6 +168,7 @@ def log_read(
     """Record that the current run read a table as of a snapshot."""
     row = {"run": current_run(run, wb), "table_name": table, "snapshot": snapshot}
     with writing(wb) as db:
+        _fence(db, row["run"])
         if not db.execute(
             sa.select(reads).where(*(reads.c[k] == v for k, v in row.items()))
         ).first():
