@@ -85,6 +85,8 @@ class Run:
         Parameter name to value, with its type.
     metrics : dict of str to dict
         Metric name to ``{value, low, high}`` on the test split.
+    root, files : Path
+        Its workbench's folder, and where that keeps its files: a team's may be elsewhere.
     """
 
     run: str
@@ -100,11 +102,12 @@ class Run:
     params: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
     root: Path | None = field(default=None, repr=False, compare=False)
+    files: Path | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
         """Where its files are."""
-        return self.root / "runs" / self.run
+        return self.files / "runs" / self.run
 
     def as_json(self) -> dict:
         """The keys that every door of a run has."""
@@ -551,7 +554,11 @@ def _load(wb: Workbench, where: Any = None) -> list[Run]:
         query = sa.select(runs).order_by(runs.c.started, runs.c.run)
         rows = db.execute(query if where is None else query.where(runs.c.run.in_(where))).all()
         values, scores = table(db, params), table(db, metrics, metrics.c.split == "test")
-    names = [f.name for f in dataclasses.fields(Run) if f.name not in ("params", "metrics", "root")]
+    names = [
+        f.name
+        for f in dataclasses.fields(Run)
+        if f.name not in ("params", "metrics", "root", "files")
+    ]
     return [
         Run(
             **{n: getattr(row, n) for n in names},
@@ -564,7 +571,8 @@ def _load(wb: Workbench, where: Any = None) -> list[Run]:
                 }
                 for m in sorted(scores.get(row.run, []), key=_order)
             },
-            root=wb.files,
+            root=wb.root,
+            files=wb.files,
         )
         for row in rows
     ]
