@@ -127,6 +127,7 @@ def verify_events(head: str | None = None, wb: Workbench | None = None) -> dict:
     strength = (
         "agrees with the head given" if head else "no outside head given: a cut tail would not show"
     )
+    strength = strength if fault is None else "vouches for nothing: the chain does not hold"
     return {
         "valid": fault is None,
         "events": len(rows),

@@ -45,7 +45,7 @@ def record_look(
     wb : Workbench, optional
     """
     wb = open_workbench(wb)
-    row = {"at": now(), "actor": actor(), "run": run, "kind": kind, "table_name": table.lower()}
+    row = {"at": now(), "actor": actor(wb), "run": run, "kind": kind, "table_name": table.lower()}
     row |= {"target": target.lower(), "rows": rows, "sketch": json.dumps(sketch or [])}
     with writing(wb) as db:
         db.execute(looks.insert(), row | {"about": " ".join(about.split())[:300]})

@@ -28,6 +28,7 @@ __all__ = [
     "looks",
     "LAKE_LOCK",
     "STORE_LOCK",
+    "sqlite_url",
     "store_url",
     "reading",
     "writing",
@@ -44,6 +45,7 @@ import functools
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, ForeignKey, Integer, Text
@@ -271,10 +273,15 @@ looks = sa.Table(
 
 
 # %% ../../nbs/1_core/03_store.ipynb #dc64a3e8
+def sqlite_url(file: Path) -> str:
+    """The SQLAlchemy address of a SQLite file, whose path may have ``?``, ``%`` or ``#`` in it."""
+    return sa.URL.create("sqlite", database=str(file)).render_as_string()
+
+
 def store_url(wb: Workbench) -> str:
     """The SQLAlchemy address of a workbench's store."""
     if not wb.shared:
-        return f"sqlite:///{wb.root / 'work.sqlite'}"
+        return sqlite_url(wb.root / "work.sqlite")
     return "postgresql+psycopg://" + wb.setting("lake", "catalog").split("://", 1)[1]
 
 
@@ -316,6 +323,18 @@ def _engine(url: str, process: int) -> sa.Engine:
 
 
 # %% ../../nbs/1_core/03_store.ipynb #c2b6f5a5
+_checked: set[tuple[str, int]] = set()  # stores that this process has asked for their schema
+
+
+def _refuse_newer(db: sa.Connection, wb: Workbench) -> None:
+    found = int(db.scalar(sa.select(meta.c.value).where(meta.c.name == "schema")) or 0)
+    if found > SCHEMA_VERSION:
+        raise UserError(
+            f"{wb.root} was written by a newer mlworkbench (schema {found}, this one knows {SCHEMA_VERSION})",
+            "Upgrade with `pip install -U mlworkbench`",
+        )
+
+
 @contextlib.contextmanager
 def _begin(wb: Workbench | None, writes: bool) -> Iterator[sa.Connection]:
     wb = open_workbench(wb)
@@ -326,9 +345,13 @@ def _begin(wb: Workbench | None, writes: bool) -> Iterator[sa.Connection]:
             "Restore it from a backup; in a fresh clone, `mlworkbench init .` makes an empty one",
         )
     try:
-        connected = _engine(url, os.getpid()).connect().execution_options(writes=writes)
-        with connected as connection, connection.begin():
-            yield connection
+        options = {} if writes or not wb.shared else {"isolation_level": "REPEATABLE READ"}
+        connected = _engine(url, os.getpid()).connect()
+        with connected.execution_options(writes=writes, **options) as db, db.begin():
+            if (url, os.getpid()) not in _checked:
+                _refuse_newer(db, wb)
+                _checked.add((url, os.getpid()))
+            yield db
     except sa.exc.DatabaseError as err:
         if isinstance(err, sa.exc.IntegrityError):
             raise
@@ -415,12 +438,7 @@ def check_schema(wb: Workbench) -> None:
         The store's schema is newer than this library's.
     """
     with reading(wb) as db:
-        found = int(db.scalar(sa.select(meta.c.value).where(meta.c.name == "schema")))
-    if found > SCHEMA_VERSION:
-        raise UserError(
-            f"{wb.root} was written by a newer mlworkbench (schema {found}, this one knows {SCHEMA_VERSION})",
-            "Upgrade with `pip install -U mlworkbench`",
-        )
+        _refuse_newer(db, wb)
 
 
 # %% ../../nbs/1_core/03_store.ipynb #e34416be

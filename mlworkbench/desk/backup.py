@@ -34,7 +34,7 @@ from mlworkbench.data.lake import (
 def _copy_sqlite(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as theirs,
+        contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as theirs,
         contextlib.closing(sqlite3.connect(target)) as ours,
     ):
         theirs.backup(ours)
@@ -104,6 +104,7 @@ def export_backup(target: "str | Path", wb: Workbench | None = None) -> dict:
     try:
         copy = Workbench(beside / "backup", wb.values | _PRIVATE)
         _fill(copy, wb)
+        _settled(copy.root)
         files = _manifest(copy.root)
         made = _packed(copy.root, target) if ".tar" in target.suffixes else copy.root
         os.replace(made, target)
@@ -118,6 +119,36 @@ def export_backup(target: "str | Path", wb: Workbench | None = None) -> dict:
     }
 
 
+def _folders(wb: Workbench) -> dict[str, Path]:
+    """The folders that are copied as they are; notebooks that lie elsewhere are not the workbench's."""
+    found = {"runs": wb.files / "runs", "models": wb.files / "models"}
+    found["contracts"] = wb.root / "contracts"
+    jobs = (wb.root / wb.setting("jobs", "folder")).resolve()
+    if wb.root in jobs.parents and (name := jobs.relative_to(wb.root)).parts[0] != "lake":
+        found.setdefault(str(name), jobs)
+    return found
+
+
+def _refuse_links(folder: Path, wb: Workbench) -> None:
+    """A link to a file of the workbench is followed; any other would not be whole, or not ours."""
+    for link in (p for p in folder.rglob("*") if p.is_symlink()):
+        inside = any(link.resolve().is_relative_to(top) for top in (wb.root, wb.files))
+        if not (inside and link.is_file()):
+            raise UserError(
+                f"{link} is a symbolic link to something that a backup would not hold",
+                "Put the file itself there, or take the link away",
+            )
+
+
+def _settled(root: Path) -> None:
+    """Bring what SQLite keeps beside its files into them, and take that away."""
+    for file in [*root.glob("*.sqlite"), root / "lake" / "catalog.sqlite"]:
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for kind in ("-wal", "-shm"):
+            file.with_name(file.name + kind).unlink(missing_ok=True)
+
+
 def _fill(copy: Workbench, wb: Workbench) -> None:
     copy.root.mkdir()
     files = _copy_databases(wb, copy)
@@ -126,10 +157,13 @@ def _fill(copy: Workbench, wb: Workbench) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data_path(wb) / path, file)
     skip = shutil.ignore_patterns(".alive", "*.new", ".ipynb_checkpoints", "__pycache__")
-    folders = {"runs": wb.files, "models": wb.files, wb.setting("jobs", "folder"): wb.root}
-    for name, above in folders.items():
-        if (above / name).is_dir():
-            shutil.copytree(above / name, copy.root / name, symlinks=True, ignore=skip)
+    for name, folder in _folders(wb).items():
+        _refuse_links(folder, wb)
+        if folder.is_dir():
+            shutil.copytree(folder, copy.root / name, ignore=skip, dirs_exist_ok=True)
+    if (wb.root / wb.setting("jobs", "folder")).resolve() == wb.root:
+        for file in (f for kind in ("*.ipynb", "*.py") for f in wb.root.glob(kind)):
+            shutil.copyfile(file, copy.root / file.name)
     (copy.root / "runs").mkdir(exist_ok=True)
     (copy.root / "lake" / "data").mkdir(exist_ok=True)
     (copy.root / "settings.ini").write_text(settings_text(copy.values))
@@ -140,11 +174,10 @@ def _fill(copy: Workbench, wb: Workbench) -> None:
 
 
 def _manifest(root: Path) -> dict[str, dict]:
-    paths = sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
     files = {
         str(p.relative_to(root)): {"sha256": sha256(p), "bytes": p.stat().st_size}
-        for p in paths
-        if not p.name.endswith(("-wal", "-shm"))
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
     }
     text = json.dumps({"made": now().isoformat(timespec="seconds"), "files": files}, indent=1)
     (root / "manifest.json").write_text(text)
@@ -215,8 +248,11 @@ def _check_manifest(root: Path, backup: Path) -> None:
         raise UserError(
             f"{backup} has no list of its files", "`mlworkbench export backup` makes one"
         ) from err
+    there = {str(p.relative_to(root)) for p in root.rglob("*") if p.is_symlink() or not p.is_dir()}
+    if more := sorted(there - {*files, "manifest.json"}):
+        raise WorkbenchError(f"{more[0]} in {backup} is not in its list", "Take it away first")
     for name, told in files.items():
         file = root / name
-        if not file.is_file() or sha256(file) != told["sha256"]:
+        if file.is_symlink() or not file.is_file() or sha256(file) != told["sha256"]:
             state = "was changed" if file.is_file() else "is missing"
             raise WorkbenchError(f"{name} in {backup} {state}", "Use another backup")

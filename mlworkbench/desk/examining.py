@@ -89,7 +89,7 @@ def _databases(wb: Workbench) -> Iterator[Finding]:
     for file in (
         () if wb.shared else (wb.root / "work.sqlite", wb.root / wb.setting("lake", "catalog"))
     ):
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db:
             try:
                 said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             except sqlite3.DatabaseError as err:

@@ -33,7 +33,7 @@ import pandas as pd
 
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
-from ..core.store import store_url, writing
+from ..core.store import sqlite_url, store_url, writing
 
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #d3666bf2
@@ -41,7 +41,7 @@ def study_url(wb: Workbench | None = None) -> str:
     """The address of Optuna's storage, as optuna-dashboard takes it."""
     wb = open_workbench(wb)
     if not wb.shared:
-        return f"sqlite:///{wb.root / 'optuna.sqlite'}"
+        return sqlite_url(wb.root / "optuna.sqlite")
     url = store_url(wb)
     return f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3Doptuna"
 
