@@ -13,6 +13,12 @@ os.environ.pop("MLWORKBENCH_RUN", None)
 os.environ.setdefault("MLWORKBENCH_THREADS", "1")
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """Importing streamlit sets MPLBACKEND=Agg for the process; a test's kernels shall not inherit that."""
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+
+
 @pytest.fixture
 def torture() -> bool:
     """Whether the full counts are asked for (make torture)."""

@@ -35,7 +35,7 @@ def test_a_run_is_cancelled_from_another_process(wb, grid):
     finally:
         kill(process)
     assert found.state == "cancelled" and not (found.folder / "cancel").exists()
-    assert process.returncode == (0 if grid else 1), err
+    assert process.returncode == 1, err  # a grid too: one of its runs did not finish
     assert sorted(r.state for r in list_runs(wb=wb)) == ["cancelled"] + ["finished"] * grid
     with pytest.raises(UserError, match="is cancelled"):
         cancel_run(found, wb=wb)

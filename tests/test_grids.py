@@ -250,3 +250,14 @@ def test_a_run_stopped_by_its_user_leaves_no_progress_file(wb):
         raise KeyboardInterrupt
     assert not (run.folder / "progress.json").exists()
     assert [f["path"] for f in run_details(run.run, wb)["files"]] == ["notebook.ipynb"]
+
+
+def test_a_grid_on_a_dask_cluster_of_this_machine(wb):
+    """Real workers of a real scheduler; the record is the same as with the pool."""
+    pytest.importorskip("distributed")
+    job = notebook(wb, "n: int = 0", "import mlworkbench as mw\nmw.log_metric('score', n * n)")
+    found = mw.grid(job, n=[1, 2, 3], jobs=2, executor="dask", wb=wb)
+    assert (len(found.runs), found.reused, found.failed) == (3, [], [])
+    assert sorted(r.metrics["score"]["value"] for r in list_runs(wb=wb)) == [1, 4, 9]
+    again = mw.grid(job, n=[1, 2, 3, 4], jobs=2, executor="dask", wb=wb)
+    assert (len(again.runs), len(again.reused)) == (1, 3)
