@@ -422,6 +422,24 @@ def test_a_rollback_to_nobody_opens_no_way_round_the_gate(wb):
     )
 
 
+@pytest.mark.parametrize(
+    "kind, type_, fits",
+    [
+        ("number", "INTEGER", True),
+        ("number", "DECIMAL(9,2)", True),
+        ("number", "INTERVAL", False),
+        ("number", "INTEGER[]", False),
+        ("number", "VARCHAR", False),
+        ("category", "VARCHAR", True),
+        ("category", "INTEGER[]", False),
+        ("days before at", "DATE", True),
+        ("days since 1970", "DOUBLE", False),
+    ],
+)
+def test_the_schema_gate_looks_at_whole_types(kind, type_, fits):
+    assert gates._suits(kind, type_) is fits
+
+
 def test_the_hint_of_a_rollback_names_no_other_model(wb):
     crown(wb, 4)
     with pytest.raises(UserError) as err:

@@ -376,6 +376,9 @@ def log_model(
     model.save_model(str(path))
     log_file(path, "model", run=run, wb=wb)
     signature = signature or _signature(model, table, run, wb)
+    with writing(wb) as db:  # an earlier model's signature says nothing of this one
+        mine = artifacts.c.run == current_run(run, wb)
+        db.execute(artifacts.delete().where(mine, artifacts.c.kind == "signature"))
     if signature:
         log_text(
             "signature.json",

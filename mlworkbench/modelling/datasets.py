@@ -6,6 +6,7 @@
 __all__ = [
     "TASKS",
     "Problem",
+    "feature_kind",
     "describe_problem",
     "check_training",
     "Dataset",
@@ -112,7 +113,16 @@ _TIMES = (
 )
 
 
-def _kind(type_: str, time: str | None = None) -> str | None:
+def feature_kind(type_: str, time: str | None = None) -> str | None:
+    """What a column of a type is as a feature: ``number``, ``category``, days from a moment; None when nothing.
+
+    Parameters
+    ----------
+    type_ : str
+        DuckDB's.
+    time : str, optional
+        The event's time; dates are then days before it.
+    """
     if type_ in _NUMBERS or type_.startswith("DECIMAL"):
         return "number"
     if type_ in _TIMES:
@@ -161,14 +171,14 @@ def _task(values: dict, type_: str, distinct: list) -> tuple[str, tuple]:
     if wanted not in TASKS:
         raise UserError(f"there is no task '{wanted}'", nearest(str(wanted), TASKS))
     whole = type_ in _NUMBERS[:9] or type_ == "BOOLEAN"
-    few = len(distinct) <= 20 and (whole or _kind(type_) == "category")
+    few = len(distinct) <= 20 and (whole or feature_kind(type_) == "category")
     task = wanted
     if wanted == "auto":
         task = (
             "binary"
             if len(distinct) == 2
             else "multiclass"
-            if few or _kind(type_) == "category"
+            if few or feature_kind(type_) == "category"
             else "regression"
         )
     if task == "binary" and len(distinct) != 2:
@@ -176,7 +186,7 @@ def _task(values: dict, type_: str, distinct: list) -> tuple[str, tuple]:
             f"the target '{target}' has {len(distinct)} values or more, a binary task needs two",
             "Use task=multiclass or task=regression",
         )
-    if task == "regression" and _kind(type_) != "number":
+    if task == "regression" and feature_kind(type_) != "number":
         raise UserError(
             f"the target '{target}' is text ({type_}), a regression needs numbers",
             "Use task=multiclass",
@@ -208,7 +218,7 @@ def _features(
     for name, type_ in source.items():
         if name.lower() in out:
             continue
-        if kind := _kind(type_, roles["time"] if roles["time"] in source else None):
+        if kind := feature_kind(type_, roles["time"] if roles["time"] in source else None):
             found[name] = kind
             notes += [f"{name} is taken as {kind}"] if kind.startswith("days") else []
         else:

@@ -28,6 +28,7 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading, reigns
 from ..data.lake import lake_cursor, table_columns
 from ..modelling.comparison import compare_runs
+from ..modelling.datasets import feature_kind
 from .versions import Version, list_versions
 
 
@@ -58,7 +59,10 @@ class Gate:
 
 
 # %% ../../nbs/5_registry/02_gates.ipynb #f66fdb7b
-_NUMBER = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "BOOLEAN")
+def _suits(wanted: str, type_: str) -> bool:
+    """Whether a column of a type can be a feature of a kind; as a category, whatever has a text."""
+    kind = feature_kind(type_) or ""
+    return bool(kind) if wanted in ("category", "text") else kind.split()[:1] == wanted.split()[:1]
 
 
 def gate_schema(version: Version, champion: Version | None, wb: Workbench) -> tuple[str, str]:
@@ -67,11 +71,7 @@ def gate_schema(version: Version, champion: Version | None, wb: Workbench) -> tu
     known = table_columns(source, wb=wb)
     wrong = [n for n in version.signature["features"] if n not in known]
     kinds = version.signature["features"]
-    wrong += [
-        n
-        for n in kinds
-        if n in known and kinds[n] == "number" and not any(k in known[n] for k in _NUMBER)
-    ]
+    wrong += [n for n in kinds if n in known and not _suits(kinds[n], known[n])]
     if wrong:
         return "fail", f"{source} lacks, or has in another type: {', '.join(wrong)}"
     return "pass", f"{source} has all {len(kinds)} features"
