@@ -51,10 +51,10 @@ def test_demo_ends_well_and_can_be_run_again(tmp_path):
     for words in (
         "Cannot tell",
         "Did you mean 'depth'?",
-        "Suspicious on its own",
+        "alone determines is_fraud",
         "is refused",
         "self-approved",
-        "/compare?runs=",
+        "app --page 'compare?runs=",
     ):
         assert words in done.stdout, words
     (tmp_path / "theirs").mkdir()
