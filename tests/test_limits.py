@@ -247,7 +247,7 @@ def test_a_failed_run_gives_its_number_back(wb):
 
 
 def test_usage_is_sampled(wb, wire):
-    run = execute(wb, wire, "import time\nend = time.time() + 1.6\nwhile time.time() < end: pass")
+    run = execute(wb, wire, "import time\nend = time.time() + 3\nwhile time.time() < end: pass")
     seen = json.loads((run.folder / "usage.json").read_text())
-    assert len(seen["seconds"]) >= 1 and seen["cpu"][-1] > 0.3 and seen["memory"][-1] > 10_000_000
+    assert len(seen["seconds"]) >= 1 and max(seen["cpu"]) > 0.3 and max(seen["memory"]) > 10_000_000
     assert int(run_details(run, wb)["facts"]["peak_memory"]) > 10_000_000
