@@ -42,6 +42,7 @@ from mlworkbench.execution.limits import (
     replace_file,
     run_limits,
 )
+from .mlflow_files import keep_logged, mlflow_environment
 from .provisioner import available, install_kernelspec
 from .record import Run, close_run, open_run
 from .redaction import redact, redact_tree, secret_values
@@ -280,13 +281,17 @@ class WorkbenchEngine(NBClientEngine):
 # %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
 def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
     """The environment of a run's kernel: this process's, where the run is recorded, what is secret."""
-    return os.environ | {
-        "MLWORKBENCH": str(wb.root),
-        "MLWORKBENCH_RUN": run.run,
-        "PYTHONHASHSEED": "0",
-        "PLOTLY_RENDERER": "plotly_mimetype",
-        "MLWORKBENCH_SECRETS": json.dumps(secrets),
-    }
+    return (
+        os.environ
+        | mlflow_environment(run.folder)
+        | {
+            "MLWORKBENCH": str(wb.root),
+            "MLWORKBENCH_RUN": run.run,
+            "PYTHONHASHSEED": "0",
+            "PLOTLY_RENDERER": "plotly_mimetype",
+            "MLWORKBENCH_SECRETS": json.dumps(secrets),
+        }
+    )
 
 
 def _execute(
@@ -423,11 +428,11 @@ def tracked_run(
     try:
         yield run
     except KeyboardInterrupt:
-        close_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run))
+        close_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
         raise
     except WorkbenchError as err:
         state = getattr(err, "state", "failed")
-        closed = close_run(run.run, state, str(err), wb=wb, **_keep_files(run))
+        closed = close_run(run.run, state, str(err), wb=wb, **_keep_files(run, wb))
         hint = (
             f"See {run.folder / 'notebook.ipynb'}"
             if (run.folder / "notebook.ipynb").exists()
@@ -438,13 +443,14 @@ def tracked_run(
         raise said from err
     except BaseException as err:
         said = f"{type(err).__name__}: {err}"[:500]
-        close_run(run.run, "failed", said, wb=wb, **_keep_files(run))
+        close_run(run.run, "failed", said, wb=wb, **_keep_files(run, wb))
         raise
-    close_run(run.run, "finished", wb=wb, **_keep_files(run))
+    close_run(run.run, "finished", wb=wb, **_keep_files(run, wb))
 
 
-def _keep_files(run: Run) -> dict:
+def _keep_files(run: Run, wb: Workbench) -> dict:
     """Tidy the folder of a run that ends; what is recorded of it: its files, and what it says of itself."""
+    keep_logged(run, wb)
     marks = {}
     with contextlib.suppress(OSError, ValueError):
         marks = json.loads((run.folder / "facts.json").read_text())
