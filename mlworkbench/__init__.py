@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
     from mlworkbench.desk.starting import init
-    from mlworkbench.desk.verbs import compare, grid, run, score, simulate, tune
+    from mlworkbench.desk.verbs import compare, grid, pipeline, run, score, simulate, tune
     from mlworkbench.execution.catboost_fits import autolog
     from mlworkbench.execution.journal import (
         log_figure,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlworkbench.execution.record import get_run as get
     from mlworkbench.execution.record import list_runs as runs
     from mlworkbench.execution.sessions import end_run, start_run
+    from mlworkbench.execution.sources import log_source
     from mlworkbench.modelling.evaluation import log_predictions
     from mlworkbench.modelling.importing import import_predictions
     from mlworkbench.modelling.repeats import group_repeats
@@ -62,11 +63,13 @@ _NAMES = {
     "run": "desk.verbs:run",
     "grid": "desk.verbs:grid",
     "tune": "desk.verbs:tune",
+    "pipeline": "desk.verbs:pipeline",
     "start_run": "execution.sessions:start_run",
     "end_run": "execution.sessions:end_run",
     "autolog": "execution.catboost_fits:autolog",
     "log_params": "execution.journal:log_params",
     "log_metric": "execution.journal:log_metric",
+    "log_source": "execution.sources:log_source",
     "log_figure": "execution.journal:log_figure",
     "log_model": "execution.journal:log_model",
     "log_predictions": "modelling.evaluation:log_predictions",

@@ -62,7 +62,10 @@ def test_an_address_that_somebody_chose_is_kept(wb, tmp_path, monkeypatch):
     chosen = (tmp_path / "theirs").as_uri()
     own = LOOP.replace("import mlflow", f"import mlflow\nmlflow.set_tracking_uri({chosen!r})")
     run = mw.run(book(wb, "own", own), wb=wb)
-    assert not (run.folder / "mlflow").exists() and len(list((tmp_path / "theirs" / "0").iterdir())) == 3
+    assert (
+        not (run.folder / "mlflow").exists()
+        and len(list((tmp_path / "theirs" / "0").iterdir())) == 3
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     told = book(wb, "told", "import os\nassert os.environ['MLFLOW_TRACKING_URI'].endswith(':9')")
     assert mw.run(told, wb=wb).state == "finished"

@@ -33,6 +33,7 @@ from .limits import cell_at_work
 from .parameters import notebook_parameters, read_notebook
 from .record import get_run, installed_packages, new_id, read_run
 from .redaction import redact_tree, secret_values
+from .sources import sources_changed
 from .spaces import expand_plan
 from .workers import run_one, start_worker
 
@@ -72,7 +73,7 @@ def code_beside(path: Path, values: dict, wb: Workbench) -> dict[str, str]:
 
 
 def finished_twins(marks: list[str], changed: dict[str, int], wb: Workbench) -> dict[str, str]:
-    """Finished runs with these fingerprints whose tables have not changed since.
+    """Finished runs with these fingerprints whose tables and files have not changed since.
 
     Parameters
     ----------
@@ -100,9 +101,12 @@ def finished_twins(marks: list[str], changed: dict[str, int], wb: Workbench) -> 
                 sa.select(reads.c.run, reads.c.table_name, reads.c.snapshot).where(part)
             ):
                 seen.setdefault(run, []).append((table, snapshot))
+    stale = sources_changed(mine, wb)
     for mark, run in rows:
-        if mark in wanted and all(
-            changed.get(t.lower(), 0) <= snapshot for t, snapshot in seen.get(run, [])
+        if (
+            mark in wanted
+            and run not in stale
+            and all(changed.get(t.lower(), 0) <= snapshot for t, snapshot in seen.get(run, []))
         ):
             found[mark] = run
     return found
