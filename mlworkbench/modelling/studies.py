@@ -129,10 +129,18 @@ def open_study(
         )
 
 
-def worse_half(patience: int = 0) -> optuna.pruners.BasePruner:
-    """Prune what is in the worse half of those that got as far, after `patience` steps."""
+def worse_half(patience: int = 0, known: int = 4) -> optuna.pruners.BasePruner:
+    """Prune what is in the worse half of those that got as far.
+
+    Parameters
+    ----------
+    patience : int
+        Steps that every trial has.
+    known : int
+        Trials that are finished before any is pruned.
+    """
     return optuna.pruners.PercentilePruner(
-        50, n_startup_trials=4, n_warmup_steps=patience, n_min_trials=3
+        50, n_startup_trials=known, n_warmup_steps=patience, n_min_trials=min(3, known)
     )
 
 

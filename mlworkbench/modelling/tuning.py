@@ -31,7 +31,13 @@ from ..core.errors import UserError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..execution.journal import log_fact, log_metric, log_params
-from .candidates import Bench, curve_metric, make_bench, try_candidate
+from mlworkbench.modelling.candidates import (
+    Bench,
+    curve_metric,
+    fold_pools,
+    make_bench,
+    try_candidate,
+)
 from .datasets import Dataset, check_training
 from .metrics import metric_table
 from .ranges import for_catboost, search_space
@@ -44,6 +50,7 @@ from mlworkbench.modelling.studies import (
     next_trial,
     open_study,
     warm_start,
+    worse_half,
 )
 from .training import fit_catboost, predict_scores, training_threads
 
@@ -158,18 +165,20 @@ def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench)
     with held(wb, lock_name(plan.study, ".turn"), fcntl.LOCK_EX):
         if any(t.user_attrs.get("untuned") for t in study.get_trials(deepcopy=False)):
             return
-        began = time.monotonic()
+        began, seen = time.monotonic(), {}
         params = {n: v for n, v in plan.untuned.items() if n != "iterations" and v}
+        effective = _effective(bench, plan, params)
         tried = try_candidate(
             bench, params, plan.metric, iterations=plan.untuned["iterations"], patience=0,
-            seed=plan.seed, threads=plan.threads,
+            seed=plan.seed, threads=plan.threads * plan.jobs, rate=effective.get("learning_rate", 0.1),
+            report=lambda step, value: seen.update({step: value}),
         )  # fmt: skip
-        effective = _effective(bench, plan, params)
         study.add_trial(
             optuna.trial.create_trial(
                 value=tried.value,
                 params=effective,
                 distributions={n: _holding(plan.space[n], v) for n, v in effective.items()},
+                intermediate_values=seen,
                 user_attrs={"untuned": True, **_kept(tried, time.monotonic() - began)},
             )
         )
@@ -177,10 +186,9 @@ def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench)
 
 def _effective(bench: Bench, plan: Plan, params: dict) -> dict:
     """Return what CatBoost makes of parameters that were left to it, for those in the space."""
-    x, y = bench.parts[0][:2]
     model = fit_catboost(
-        x, y, bench.problem, iterations=plan.untuned["iterations"], seed=plan.seed,
-        threads=plan.threads, learned=lambda info: False, **params,
+        fold_pools(bench, 0)[0], None, bench.problem, iterations=plan.untuned["iterations"],
+        seed=plan.seed, threads=plan.threads, learned=lambda info: False, **params,
     )  # fmt: skip
     found = model.get_all_params()
     kinds = optuna.distributions
@@ -314,6 +322,7 @@ def tune_catboost(
             f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
             "Name another with study=, or leave the name out",
         )
+    opened.pruner = worse_half(50, 1)  # untuned CatBoost is known before anything is tried
     opened.set_user_attr("about", about)
     opened.set_user_attr("metric", metric)
     if warm:
