@@ -59,7 +59,18 @@ def handbook(folder):
     )
     kinds = dict.fromkeys(features, "number")
     problem = Problem(
-        "handbook", "TX_FRAUD", "", (), "at", "CUSTOMER_ID", None, kinds, "binary", (0, 1), "time", 0
+        "handbook",
+        "TX_FRAUD",
+        "",
+        (),
+        "at",
+        "CUSTOMER_ID",
+        None,
+        kinds,
+        "binary",
+        (0, 1),
+        "time",
+        0,
     )
     return Dataset(problem, fold[features].astype(float), about)
 
@@ -118,9 +129,7 @@ def loop(data, seconds, seed, wb):
         models[trial.number] = model
         return roc_auc_score(y_stop, model.predict_proba(x_stop)[:, 1])
 
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
-    )
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(objective, timeout=seconds)
     trees = models[study.best_trial.number].tree_count_
     model = catboost.CatBoostClassifier(
@@ -193,7 +202,9 @@ def compared(sets, runs, tuners, wb):
                 continue
             d = compare_repeats(pair, metric="auc", wb=wb).difference
             said = "better" if d.low > 0 else "worse" if d.high < 0 else "within luck"
-            print(f"  {name}: ours less {other} {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f}): {said}")
+            print(
+                f"  {name}: ours less {other} {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f}): {said}"
+            )
             worse += [(name, other)] if said == "worse" else []
     return worse
 

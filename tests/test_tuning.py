@@ -122,6 +122,22 @@ def test_pruning_happens(wb):
     assert all(len(t.intermediate_values) for t in pruned)
 
 
+def test_several_metrics_make_a_front(wb):
+    found = tuning.tune_catboost(made(), trials=8, metric="auc,brier", wb=wb, **QUICK)
+    study = optuna.load_study(study_name=found.study, storage=studies.study_url(wb))
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    tried = {t.number: t.values for t in study.trials}
+    assert found.metric == "auc" and found.value == max(auc for auc, _ in tried.values())
+    beaten = {
+        n for n, (a, b) in tried.items() for c, d in tried.values() if (c > a and d <= b) or (c >= a and d < b)
+    }  # fmt: skip
+    assert {f["trial"] for f in found.front} == set(tried) - beaten and found.pruned == 0
+    assert [[f["auc"], f["brier"]] for f in found.front] == [tried[f["trial"]] for f in found.front]
+    assert "front" in studies.study_figures(found.study, wb)
+    went_on = tuning.tune_catboost(made(), trials=9, metric="auc,brier", wb=wb, **QUICK)
+    assert went_on.study == found.study and went_on.trials == 9
+
+
 def test_minutes_end_a_study(wb):
     began = time.monotonic()
     found = tuning.tune_catboost(made(), trials=0, minutes=0.05, wb=wb, **QUICK)

@@ -221,12 +221,15 @@ class Tried:
     by_fold : tuple of float
     curve : tuple of float
         The learning curve, mean over the folds, from the first tree on.
+    beside : tuple of float
+        The other metrics that were asked for, at the same number of trees.
     """
 
     value: float
     iterations: int
     by_fold: tuple = ()
     curve: tuple = field(default=(), repr=False)
+    beside: tuple = ()
 
 
 def try_candidate(
@@ -239,6 +242,7 @@ def try_candidate(
     seed: int = 0,
     threads: int = 0,
     rate: float = 0.1,
+    beside: tuple[str, ...] = (),
     report: Callable[[int, float], bool] | None = None,
     progress: Progress = silent,
 ) -> Tried:
@@ -259,6 +263,8 @@ def try_candidate(
     seed, threads : int
     rate : float
         The learning rate, where it is left to CatBoost.
+    beside : tuple of str
+        More metrics to measure; they decide nothing.
     report : callable, optional
         Gets a step and the best value of CatBoost's curve so far, in the first fold and after each
         fold; a true answer gives the candidate up. Steps are counted in trees of a learning rate
@@ -296,16 +302,19 @@ def try_candidate(
     longest = max(map(len, curves))
     mean = np.mean([[*c, *[c[-1]] * (longest - len(c))] for c in curves], axis=0)
     trees = 1 + int(mean.argmax() if higher else mean.argmin()) if patience else longest
-    values = [_value(bench, k, m, metric, trees, threads) for k, m in enumerate(fits)]
-    return Tried(float(np.mean(values)), trees, tuple(values), tuple(mean.tolist()))
+    names = [metric, *beside]
+    values = np.array([_values(bench, k, m, names, trees, threads) for k, m in enumerate(fits)])
+    value, *more = values.mean(axis=0).tolist()
+    return Tried(value, trees, tuple(values[:, 0].tolist()), tuple(mean.tolist()), tuple(more))
 
 
-def _value(bench: Bench, fold: int, model: Any, metric: str, trees: int, threads: int) -> float:
-    """Return our metric of a fold's model, at a number of trees, on the rows that judge."""
+def _values(bench: Bench, fold: int, model: Any, names: list, trees: int, threads: int) -> list:
+    """Return our metrics of a fold's model, at a number of trees, on the rows that judge."""
     _, _, x, y = bench.parts[fold]
     task, classes = bench.problem.task, bench.problem.classes
     if trees < model.tree_count_:
         model.shrink(trees)
     score = predict_scores(model, x, task, threads)
     only = classes if task == "multiclass" else None
-    return measure(task, y, score, classes=only, only=[metric])[metric]
+    found = measure(task, y, score, classes=only, only=names)
+    return [found[name] for name in names]
