@@ -209,6 +209,20 @@ def compared(sets, runs, tuners, wb):
     return worse
 
 
+def told(table, runs, sets, tuners, wb):
+    """Print what is known after the seeds so far."""
+    table["rank"] = table.groupby(["set", "seed"])["auc"].rank(ascending=False)
+    print(f"after {table['seed'].nunique()} seeds, AUC on the test rows:")
+    print(table.pivot_table(index="set", columns="tuner", values="auc").round(4).to_string())
+    many = table.groupby("tuner")["trials"].mean()
+    print("trials, mean:", many.round(1).to_dict())
+    print("mean rank:", table.groupby("tuner")["rank"].mean().round(2).to_dict())
+    if {"loop", "ours"} <= set(tuners):
+        print(f"trials of ours for one of the loop's: {many['ours'] / many['loop']:.1f}")
+    worse = compared(sets, runs, tuners, wb)
+    print("significantly worse than another:", worse or "nowhere", flush=True)
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seconds", type=float, default=60)
@@ -233,17 +247,7 @@ def main():
                 runs[name, seed, tuner], line = found
                 print(json.dumps(line), flush=True)
                 lines.append(line)
-    table = pd.DataFrame(lines)
-    table["rank"] = table.groupby(["set", "seed"])["auc"].rank(ascending=False)
-    print(table.pivot_table(index="set", columns="tuner", values="auc").round(4).to_string())
-    print("trials, mean:", table.groupby("tuner")["trials"].mean().round(1).to_dict())
-    print("mean rank:", table.groupby("tuner")["rank"].mean().round(2).to_dict())
-    print("over the seeds (AUC, test rows looked at once a model):")
-    worse = compared(chosen.sets, runs, list(tuners), wb)
-    many = table.groupby("tuner")["trials"].mean()
-    if {"loop", "ours"} <= set(tuners):
-        print(f"trials of ours for one of the loop's: {many['ours'] / many['loop']:.1f}")
-    print("significantly worse than another:", worse or "nowhere")
+        told(pd.DataFrame(lines), runs, list(data), list(tuners), wb)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,16 @@ from .datasets import Problem
 
 # %% ../../nbs/4_modelling/09_ranges.ipynb #02cf3ae6
 SPACE = {
-    "depth": "3:9",
+    "depth": "3:8",
     "learning_rate": "0.02:0.3:log",
     "l2_leaf_reg": "1.0:30.0:log",
     "random_strength": "0.1:10.0:log",
     "subsample": "0.5:1.0",
     "border_count": [64, 128, 254],
     "one_hot_max_size": [2, 10, 40],
+    "max_ctr_complexity": [1, 2, 4],
 }
+_OF_CATEGORIES = ("one_hot_max_size", "max_ctr_complexity")
 _RANGE = re.compile(r"(-?[\d.]+(?:e-?\d+)?):(-?[\d.]+(?:e-?\d+)?)(:log)?")
 
 
@@ -68,13 +70,13 @@ def search_space(problem: Problem, given: dict | None = None) -> dict:
     Parameters
     ----------
     problem : Problem
-        Without categories ``one_hot_max_size`` is left out.
+        Without categories what concerns them is left out.
     given : dict, optional
         Name to range or list.
     """
     space = SPACE | (given or {})
-    if "category" not in problem.features.values() and "one_hot_max_size" not in (given or {}):
-        space.pop("one_hot_max_size")
+    if "category" not in problem.features.values():
+        space = {n: t for n, t in space.items() if n not in _OF_CATEGORIES or n in (given or {})}
     if "bagging_temperature" in space and "subsample" not in (given or {}):
         space.pop("subsample")  # CatBoost takes one or the other
     return {n: read_range(n, t) for n, t in space.items()}

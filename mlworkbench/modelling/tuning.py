@@ -336,7 +336,7 @@ def tune_catboost(
             f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
             "Name another with study=, or leave the name out",
         )
-    opened.pruner = worse_half(50, 1)  # untuned CatBoost is known before anything is tried
+    opened.pruner = worse_half(25, 1)  # untuned CatBoost is known before anything is tried
     opened.set_user_attr("about", about)
     opened.set_user_attr("metric", metric)
     if beside:
