@@ -19,7 +19,6 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
