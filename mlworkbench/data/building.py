@@ -151,8 +151,8 @@ def find_view(
         return declared[view]
     if view != "handbook":
         raise UserError(f"no view '{view}' is declared", nearest(view, [*declared, "handbook"]))
-    names = [table] if table else _lake_tables(wb)
-    fitting = {name: handbook_for(name, table_columns(name, wb=wb)) for name in names}
+    known = {table: table_columns(table, wb=wb)} if table else _lake_tables(wb)
+    fitting = {name: handbook_for(name, columns) for name, columns in known.items()}
     fitting = {name: found for name, found in fitting.items() if found}
     if len(fitting) > 1 and "cards" not in fitting:
         raise UserError(
@@ -166,11 +166,14 @@ def find_view(
     return fitting.get("cards") or next(iter(fitting.values()))
 
 
-def _lake_tables(wb: Workbench | None) -> list[str]:
-    """The names of the lake's tables, without asking how many rows they have."""
-    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY 1"
-    names = [name for (name,) in lake_cursor(wb).execute(query).fetchall()]
-    return [name for name in names if name != "predictions" and not name.startswith("mlw_")]
+def _lake_tables(wb: Workbench | None) -> dict[str, list[str]]:
+    """The lake's tables and their columns, without asking how many rows they have."""
+    query = (
+        "SELECT table_name, list(column_name) FROM duckdb_columns() WHERE database_name = 'lake' "
+        "AND table_name <> 'predictions' AND NOT starts_with(table_name, 'mlw_') "
+        "AND schema_name = 'main' GROUP BY 1 ORDER BY 1"
+    )
+    return dict(lake_cursor(wb).execute(query).fetchall())
 
 
 # %% ../../nbs/2_data/09_building.ipynb #cfee7bf7
@@ -362,7 +365,7 @@ def views(wb: Workbench | None = None) -> list[dict]:
     wb = open_workbench(wb)
     found = list(declared_views(wb).values())
     if "handbook" not in {view.name for view in found}:
-        fitting = (handbook_for(name, table_columns(name, wb=wb)) for name in _lake_tables(wb))
+        fitting = (handbook_for(name, columns) for name, columns in _lake_tables(wb).items())
         found += sorted(filter(None, fitting), key=lambda view: view.table != "cards")[:1]
     changed = last_changes(wb=wb)
     with reading(wb) as db:
