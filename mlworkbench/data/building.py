@@ -9,7 +9,6 @@ __all__ = [
     "view_below",
     "check_build",
     "source_of",
-    "computed",
     "build",
     "record_build",
     "views",
@@ -30,6 +29,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import now, reading, writing
 from ..core.store import views as built_views
+from .computing import compute_view, parts_needed
 from .contracts import roles
 from mlworkbench.data.features import (
     FeatureView,
@@ -244,29 +244,6 @@ def source_of(view: FeatureView, at: int | str | None, wb: Workbench) -> tuple[s
     return f"{quoted(view.table)} AT (VERSION => {seen})", seen
 
 
-def computed(con: duckdb.DuckDBPyConnection, view: FeatureView, query: str, file: Path) -> str:
-    """Compute a query into a Parquet file; returns SQL that reads it with the query's own types."""
-    try:
-        types = con.execute(f"DESCRIBE {query}").fetchall()
-        con.execute(f"COPY ({query}) TO '{_text(file)}' (FORMAT parquet)")
-    except duckdb.IOException as err:
-        raise WorkbenchError(
-            f"view '{view.name}' was not computed: {str(err).splitlines()[0]}",
-            "Make room on the disk of the workbench, then try again",
-        ) from err
-    except duckdb.Error as err:
-        raise UserError(
-            f"view '{view.name}' does not fit table '{view.table}': {str(err).splitlines()[0]}",
-            f"`mlworkbench features explain {view.name}` shows the SQL",
-        ) from err
-    columns = ", ".join(f"CAST({quoted(n)} AS {t}) AS {quoted(n)}" for n, t, *_ in types)
-    return f"SELECT {columns} FROM read_parquet('{_text(file)}')"
-
-
-def _text(file: Path) -> str:
-    return str(file).replace("'", "''")
-
-
 # %% ../../nbs/2_data/09_building.ipynb #0ffbb3f4
 def build(
     view: str | FeatureView,
@@ -306,10 +283,10 @@ def build(
     check_build(view, at, wb)
     tell(0.0, f"computing {view.name} over {view.table}")
     source, seen = source_of(view, at, wb)
+    con = lake_cursor(wb)
+    _check_key(con, view, source)
     with scratch_folder(wb) as folder:
-        con = lake_cursor(wb)
-        found = computed(con, view, view_sql(view, source), folder / "rows.parquet")
-        _check_key(con, view, found)
+        found = compute_view(con, view, source, folder, parts_needed(con, view, source), tell)
         tell(0.7, f"writing {view.name}")
         with write_lake(f"feature view {view.name} from {view.table}", wb=wb) as write:
             made = f"CREATE OR REPLACE TABLE {quoted(view.name)} AS {found}"
@@ -322,8 +299,8 @@ def build(
     return built
 
 
-def _check_key(con: duckdb.DuckDBPyConnection, view: FeatureView, found: str) -> None:
-    query = f"SELECT count(*) - count(DISTINCT {quoted(view.key)}) FROM ({found})"
+def _check_key(con: duckdb.DuckDBPyConnection, view: FeatureView, source: str) -> None:
+    query = f"SELECT count(*) - count(DISTINCT {quoted(view.key)}) FROM {source}"
     twice = con.execute(query).fetchone()[0]
     if twice:
         raise UserError(

@@ -19,11 +19,11 @@ from ..core.store import views as built_views
 from mlworkbench.data.building import (
     build,
     check_build,
-    computed,
     find_view,
     record_build,
     view_below,
 )
+from .computing import computed
 from .features import FeatureView, definition_hash
 from .lake import lake_cursor, quoted, snapshots, table_columns, write_lake
 from .scratch import scratch_folder
