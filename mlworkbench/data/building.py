@@ -9,7 +9,6 @@ __all__ = [
     "view_below",
     "check_build",
     "source_of",
-    "computed",
     "build",
     "record_build",
     "views",
@@ -30,6 +29,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import now, reading, writing
 from ..core.store import views as built_views
+from .computing import compute_view, parts_needed
 from .contracts import roles
 from mlworkbench.data.features import (
     FeatureView,
@@ -151,8 +151,8 @@ def find_view(
         return declared[view]
     if view != "handbook":
         raise UserError(f"no view '{view}' is declared", nearest(view, [*declared, "handbook"]))
-    names = [table] if table else _lake_tables(wb)
-    fitting = {name: handbook_for(name, table_columns(name, wb=wb)) for name in names}
+    known = {table: table_columns(table, wb=wb)} if table else _lake_tables(wb)
+    fitting = {name: handbook_for(name, columns) for name, columns in known.items()}
     fitting = {name: found for name, found in fitting.items() if found}
     if len(fitting) > 1 and "cards" not in fitting:
         raise UserError(
@@ -166,11 +166,14 @@ def find_view(
     return fitting.get("cards") or next(iter(fitting.values()))
 
 
-def _lake_tables(wb: Workbench | None) -> list[str]:
-    """The names of the lake's tables, without asking how many rows they have."""
-    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY 1"
-    names = [name for (name,) in lake_cursor(wb).execute(query).fetchall()]
-    return [name for name in names if name != "predictions" and not name.startswith("mlw_")]
+def _lake_tables(wb: Workbench | None) -> dict[str, list[str]]:
+    """The lake's tables and their columns, without asking how many rows they have."""
+    query = (
+        "SELECT table_name, list(column_name) FROM duckdb_columns() WHERE database_name = 'lake' "
+        "AND table_name <> 'predictions' AND NOT starts_with(table_name, 'mlw_') "
+        "AND schema_name = 'main' GROUP BY 1 ORDER BY 1"
+    )
+    return dict(lake_cursor(wb).execute(query).fetchall())
 
 
 # %% ../../nbs/2_data/09_building.ipynb #cfee7bf7
@@ -241,29 +244,6 @@ def source_of(view: FeatureView, at: int | str | None, wb: Workbench) -> tuple[s
     return f"{quoted(view.table)} AT (VERSION => {seen})", seen
 
 
-def computed(con: duckdb.DuckDBPyConnection, view: FeatureView, query: str, file: Path) -> str:
-    """Compute a query into a Parquet file; returns SQL that reads it with the query's own types."""
-    try:
-        types = con.execute(f"DESCRIBE {query}").fetchall()
-        con.execute(f"COPY ({query}) TO '{_text(file)}' (FORMAT parquet)")
-    except duckdb.IOException as err:
-        raise WorkbenchError(
-            f"view '{view.name}' was not computed: {str(err).splitlines()[0]}",
-            "Make room on the disk of the workbench, then try again",
-        ) from err
-    except duckdb.Error as err:
-        raise UserError(
-            f"view '{view.name}' does not fit table '{view.table}': {str(err).splitlines()[0]}",
-            f"`mlworkbench features explain {view.name}` shows the SQL",
-        ) from err
-    columns = ", ".join(f"CAST({quoted(n)} AS {t}) AS {quoted(n)}" for n, t, *_ in types)
-    return f"SELECT {columns} FROM read_parquet('{_text(file)}')"
-
-
-def _text(file: Path) -> str:
-    return str(file).replace("'", "''")
-
-
 # %% ../../nbs/2_data/09_building.ipynb #0ffbb3f4
 def build(
     view: str | FeatureView,
@@ -303,10 +283,10 @@ def build(
     check_build(view, at, wb)
     tell(0.0, f"computing {view.name} over {view.table}")
     source, seen = source_of(view, at, wb)
+    con = lake_cursor(wb)
+    _check_key(con, view, source)
     with scratch_folder(wb) as folder:
-        con = lake_cursor(wb)
-        found = computed(con, view, view_sql(view, source), folder / "rows.parquet")
-        _check_key(con, view, found)
+        found = compute_view(con, view, source, folder, parts_needed(con, view, source), tell)
         tell(0.7, f"writing {view.name}")
         with write_lake(f"feature view {view.name} from {view.table}", wb=wb) as write:
             made = f"CREATE OR REPLACE TABLE {quoted(view.name)} AS {found}"
@@ -319,8 +299,8 @@ def build(
     return built
 
 
-def _check_key(con: duckdb.DuckDBPyConnection, view: FeatureView, found: str) -> None:
-    query = f"SELECT count(*) - count(DISTINCT {quoted(view.key)}) FROM ({found})"
+def _check_key(con: duckdb.DuckDBPyConnection, view: FeatureView, source: str) -> None:
+    query = f"SELECT count(*) - count(DISTINCT {quoted(view.key)}) FROM {source}"
     twice = con.execute(query).fetchone()[0]
     if twice:
         raise UserError(
@@ -362,7 +342,7 @@ def views(wb: Workbench | None = None) -> list[dict]:
     wb = open_workbench(wb)
     found = list(declared_views(wb).values())
     if "handbook" not in {view.name for view in found}:
-        fitting = (handbook_for(name, table_columns(name, wb=wb)) for name in _lake_tables(wb))
+        fitting = (handbook_for(name, columns) for name, columns in _lake_tables(wb).items())
         found += sorted(filter(None, fitting), key=lambda view: view.table != "cards")[:1]
     changed = last_changes(wb=wb)
     with reading(wb) as db:

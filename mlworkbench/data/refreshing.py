@@ -19,11 +19,11 @@ from ..core.store import views as built_views
 from mlworkbench.data.building import (
     build,
     check_build,
-    computed,
     find_view,
     record_build,
     view_below,
 )
+from .computing import computed
 from .features import FeatureView, definition_hash
 from .lake import lake_cursor, quoted, snapshots, table_columns, write_lake
 from .scratch import scratch_folder
@@ -64,19 +64,22 @@ def _made_anew(table: str, since: int, wb: Workbench) -> bool:
 
 
 # %% ../../nbs/2_data/10_refreshing.ipynb #83cfdb10
-_MOMENTS = {"TIMESTAMP": "make_timestamp", "TIMESTAMP WITH TIME ZONE": "make_timestamptz"}
+_MOMENTS = {
+    "TIMESTAMP": "make_timestamp({})",
+    "TIMESTAMP_S": "CAST(make_timestamp({}) AS TIMESTAMP_S)",
+    "TIMESTAMP_MS": "CAST(make_timestamp({}) AS TIMESTAMP_MS)",
+    "TIMESTAMP WITH TIME ZONE": "make_timestamptz({})",
+}
 
 
 def _since(view: FeatureView, source: str, type_: str, first: int | None, empty: bool) -> str:
-    """Write the rows of a source from a moment on, and where asked those without a time."""
+    """Write the rows of a source from a moment on (or the second before it), and where asked those without a time."""
     if first is None:
         return f"(FROM {source})"
     time = quoted(view.time)
-    late = (
-        f"{time} >= {_MOMENTS[type_]}({first})"
-        if type_ in _MOMENTS
-        else f"epoch_us({time}) >= {first}"
-    )
+    late = f"epoch_us({time}) >= {first}"
+    if type_ in _MOMENTS:  # the cast rounds to the nearest second
+        late = f"{time} >= {_MOMENTS[type_].format(first - 1_000_000)}"
     return f"(FROM {source} WHERE {late}{f' OR {time} IS NULL' if empty else ''})"
 
 

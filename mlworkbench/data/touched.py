@@ -199,11 +199,12 @@ def _stretches(view: FeatureView, number: int, mine: Placed, span: Span, cuts: l
     """Write the table of an entity's rows in stretches: parts for each value and stretch."""
     by = next(iter(mine.values())).by
     names = ", ".join(f's.{quoted(c)} AS "_mlw_k{i}"' for i, c in enumerate(by))
+    columns = ", ".join(map(quoted, by))
     cases = (f'WHEN s."_mlw_us" >= {cut} THEN {n}' for n, cut in enumerate(cuts))
     parts = [t for i, f in mine.items() for t in _parts(view, f, i, "", str(span[0]))]
     return (
         f'"_mlw_s{number}" AS (\n  SELECT {names}, CASE {" ".join(reversed(list(cases)))} END AS "_mlw_at", '
-        f'{", ".join(parts)}\n  FROM "_mlw_rows" s SEMI JOIN "_mlw_touched" USING ({", ".join(map(quoted, by))})\n'
+        f'{", ".join(parts)}\n  FROM "_mlw_rows" s JOIN (SELECT DISTINCT {columns} FROM "_mlw_touched") USING ({columns})\n'
         f'  WHERE s."_mlw_us" >= {cuts[0]} AND s."_mlw_us" < {cuts[-1]}\n  GROUP BY ALL\n)'
     )
 
