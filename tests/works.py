@@ -76,14 +76,15 @@ def feature(wb: Workbench, i: int) -> None:
 
 
 def upkeep(wb: Workbench, i: int) -> None:
-    """Let files and snapshots pile up, then compact and expire."""
-    if i % 4 == 2:
-        compact(grace=0, wb=wb)
-    elif i % 4 == 3:
-        expire(0, grace=0, wb=wb)
-    else:
+    """Let files and snapshots pile up, then compact and expire; one commit that changes rows a step."""
+    if i % 4 == 0:
         commit(wb, i)
+    elif i % 4 == 1:
         sql(f"DELETE FROM pay WHERE id % 37 = {i % 37}", write=True, wb=wb)
+    elif i % 4 == 2:
+        compact(grace=0, wb=wb)
+    else:
+        expire(0, grace=0, wb=wb)
 
 
 WORKS = {"commit": commit, "ingest": take_in, "features": feature, "upkeep": upkeep}

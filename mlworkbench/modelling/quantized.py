@@ -112,8 +112,11 @@ def quantized_file(
         Where the file, and a larger one for a while, is put.
     test, split_seed
         As for ``load_dataset``.
-    negatives, positive_weight, seed
+    negatives, positive_weight
         As for ``thinned``, and the weight of a positive row; of a binary task.
+    seed : int
+        CatBoost's, that of the training: it also draws the rows from which the bins are made,
+        where there are more than 200,000.
     threads : int
         0: all that this run may use.
     wb : Workbench, optional
@@ -131,8 +134,8 @@ def quantized_file(
     _written(batches, problem, text, **sampled)
     kinds = ["Label", "Weight", *["Num"] * len(problem.features)]
     described.write_text("".join(f"{i}\t{kind}\n" for i, kind in enumerate(kinds)))
-    used = training_threads(threads)
-    pool = quantize(str(text), column_description=str(described), thread_count=used)
+    used = {"thread_count": training_threads(threads), "random_seed": seed}
+    pool = quantize(str(text), column_description=str(described), **used)
     text.unlink()
     pool.save(str(made))
     return made
