@@ -8,7 +8,6 @@ __all__ = ["SAMPLE_ROWS", "dialect_of", "csv_part"]
 # %% ../../nbs/2_data/04_delimited.ipynb #d3945a5b
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import duckdb
 
@@ -26,6 +25,7 @@ from .files import Found, beginning
 from .lake import quoted
 from .parts import COULD_BE_CARDS, Part, apart, explained, readable
 from .records import MOST_BYTES, Counted, Dialect, count_records, find_dialect
+from .scratch import Scratch
 
 
 # %% ../../nbs/2_data/04_delimited.ipynb #3bea7828
@@ -151,7 +151,7 @@ def _carefully(
 def csv_part(
     found: Found,
     wanted: Mapping[str, str],
-    scratch: Path,
+    scratch: Scratch,
     broken: float = 0.0,
     careful: bool = False,
 ) -> Part:
@@ -163,8 +163,8 @@ def csv_part(
         The file.
     wanted : mapping of str to str
         Types of the table that the rows are meant for.
-    scratch : Path
-        A folder for temporary files.
+    scratch : Scratch
+        For a copy, where one is needed.
     broken : float
         The share of rows that may be torn or hold values that do not fit.
     careful : bool

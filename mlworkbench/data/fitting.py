@@ -320,8 +320,7 @@ def evolution(
     UserError
         They do not fit, with the difference.
     BrokenRows
-        A column of a CSV file has another type, and a careful reading may tell that only a few
-        values are to blame.
+        A column has another type, and a careful reading may tell that only a few values are to blame.
     """
     new: dict[str, str] = {}
     retyped: dict[str, str] = {}
@@ -331,10 +330,10 @@ def evolution(
         if not wrong:
             continue
         only_types = not any(w.startswith(("missing: ", "new: ")) for w in wrong)
-        text = part.found is not None and part.found.kind == "csv"
-        first = only_types or evolve
+        text = not part.origin  # its types are a guess from its values
+        first = only_types or (evolve and text)
         if not evolve or (text and not careful and _retyped(part, need)):
-            raise (BrokenRows if text and first and not careful else UserError)(
+            raise (BrokenRows if first and not careful else UserError)(
                 f"{part.name} does not fit the table {table}: {'; '.join(wrong)}",
                 f"The table has {', '.join(f'{n} {kind}' for n, kind in list(need.items())[:12])}; bring "
                 "the file to them, or let the table give way with --evolve, or make it anew with --mode replace",

@@ -6,11 +6,10 @@
 __all__ = ["kind_of", "fingerprint", "frame_part"]
 
 # %% ../../nbs/2_data/04_frames.ipynb #b9f626bb
+import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,6 +19,7 @@ from .columnar import typed_select
 from .columns import checked_names, literal
 from .lake import quoted
 from .parts import Part, apart, could_be_cards, explained
+from .scratch import Scratch, nameless
 
 
 # %% ../../nbs/2_data/04_frames.ipynb #8544c16f
@@ -142,28 +142,31 @@ def fingerprint(con: duckdb.DuckDBPyConnection, select: str, columns: Mapping[st
 
 
 # %% ../../nbs/2_data/04_frames.ipynb #b9982135
-def _spooled(reader: Any, kind: str, scratch: Path) -> tuple[str, int]:
-    """Write a stream to a temporary Parquet file, counting its rows as they pass."""
+def _spooled(reader: Any, kind: str, scratch: Scratch) -> tuple[str, int]:
+    """Write a stream to a nameless Parquet file, counting its rows as they pass."""
     import pyarrow as pa
 
     rows = 0
+    path, file = nameless(scratch, "stream.parquet")
 
     def passing() -> Iterator[Any]:
         nonlocal rows
         for batch in reader:
             rows += batch.num_rows
+            scratch.refuse_more(os.fstat(file.fileno()).st_size, kind)
             yield batch
 
-    path = Path(tempfile.mkdtemp(dir=scratch)) / "stream.parquet"
     with explained(kind), apart() as con:
         con.execute("SET preserve_insertion_order = false")
         con.register("stream", pa.RecordBatchReader.from_batches(reader.schema, passing()))
-        con.execute(f"COPY (FROM stream) TO {literal(str(path))} (FORMAT parquet)")
+        con.execute(
+            f"COPY (FROM stream) TO {literal(str(path))} (FORMAT parquet, USE_TMP_FILE false)"
+        )
     return f"read_parquet({literal(str(path))})", rows
 
 
 # %% ../../nbs/2_data/04_frames.ipynb #c5033aff
-def frame_part(source: Any, wanted: Mapping[str, str], scratch: Path) -> Part:
+def frame_part(source: Any, wanted: Mapping[str, str], scratch: Scratch) -> Part:
     """Read a frame, a table or a stream.
 
     Parameters
@@ -172,8 +175,8 @@ def frame_part(source: Any, wanted: Mapping[str, str], scratch: Path) -> Part:
         The rows.
     wanted : mapping of str to str
         Types of the table that the rows are meant for.
-    scratch : Path
-        A folder for temporary files.
+    scratch : Scratch
+        For a copy of a stream.
 
     Returns
     -------
@@ -205,4 +208,5 @@ def frame_part(source: Any, wanted: Mapping[str, str], scratch: Path) -> Part:
         mark = fingerprint(con, plain, held_types)
     select, types = typed_select(described, origin, wanted, kind, nulls)
     alias = origin if table is not None else ""
-    return Part(kind, select, types, rows, mark, nulls, could_be_cards(types), None, table, alias)
+    cards = could_be_cards(types)
+    return Part(kind, select, types, rows, mark, nulls, cards, None, table, alias, origin)

@@ -7,7 +7,6 @@ __all__ = ["MODES", "Plan", "ingest"]
 
 # %% ../../nbs/2_data/05_ingestion.ipynb #7fc3a9d4
 import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..core.errors import UserError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from .card_numbers import refuse_card_numbers
+from .columnar import carefully
 from .columns import literal
 from mlworkbench.data.contracts import (
     contract_file,
@@ -47,6 +47,7 @@ from .parts import BrokenRows, Part, apart, load
 from .protection import hash_key, hold_key, how_protected
 from .reading import read_source, source_files
 from .remote import address, fetch, queried, shown
+from .scratch import copies, scratch_folder
 from mlworkbench.data.staging import (
     Broken,
     broken_rows,
@@ -121,6 +122,10 @@ class Plan:
         held = self.target.columns if self.mode != "replace" else {}
         secret = {p.name: "VARCHAR" for p in self.contract.columns if how_protected(p)}
         return said | held | secret
+
+    def hidden(self) -> bool:
+        """Whether some values must not reach the disk as they are."""
+        return any(how_protected(p) for p in self.contract.columns)
 
     def need(self) -> dict[str, str]:
         """The columns that rows must have; empty where anything will do."""
@@ -330,7 +335,8 @@ class _Rehearsed(Exception):  # noqa: N818
 @contextlib.contextmanager
 def _opened(source: Any, plan: Plan, scratch: Path) -> Iterator[list[Part]]:
     """Open a source in the types of the table, or in types that all its files share."""
-    wanted, more = plan.wanted(), {"scratch": scratch, "broken": plan.share}
+    wanted = plan.wanted()
+    more = {"scratch": scratch, "broken": plan.share, "memory": plan.hidden()}
     with read_source(source, types=wanted, **more) as parts:
         if (plan.target.columns and plan.mode != "replace") or _alike(parts):
             yield parts
@@ -558,21 +564,20 @@ def _ingest(
     source: Any, plan: Plan, dry_run: bool, wb: Workbench, tell: Progress, called: str = ""
 ) -> dict:
     """Take a source in: the quick way, or row by row where that has failed."""
-    folder = wb.root / "lake" / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
     tell(0.0, "reading")
-    with tempfile.TemporaryDirectory(prefix="ingest-", dir=folder) as name:
-        scratch = Path(name)
+    with scratch_folder(wb) as scratch:
         with _opened(source, plan, scratch) as parts:
             parts = [replace(p, name=called) for p in parts] if called else parts
             try:
                 return _taken(plan, parts, False, None, dry_run, scratch, wb, tell)
             except BrokenRows as err:
                 first = err
-                if all(p.found is None for p in parts):
-                    return _taken(plan, parts, True, first, dry_run, scratch, wb, tell)
                 types = parts[0].columns | plan.wanted()
+                if all(p.origin for p in parts):
+                    again = [carefully(p, types) for p in parts]
+                    return _taken(plan, again, True, first, dry_run, scratch, wb, tell)
         more = {"types": types, "scratch": scratch, "broken": plan.share, "careful": True}
+        more["memory"] = plan.hidden()
         with read_source(source, **more) as parts:
             parts = [replace(p, name=called) for p in parts] if called else parts
             return _taken(plan, parts, True, first, dry_run, scratch, wb, tell)
@@ -582,14 +587,12 @@ def _from_address(where: str, query: str, asked: dict, wb: Workbench, tell: Prog
     """Fetch a file or ask a database, and take that in under the address's name."""
     table, mode, key, evolve, contract, dry_run = asked.values()
     plan, name = _plan(table, mode, key, evolve, contract, wb), shown(where)
-    folder = wb.root / "lake" / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder) as scratch:
-        if where.lower().startswith(("postgresql://", "postgres://")):
-            with queried(where, query, Path(scratch)) as rows:
-                return _ingest(rows, plan, dry_run, wb, tell, name)
+    if where.lower().startswith(("postgresql://", "postgres://")):
+        with queried(where, query) as rows:
+            return _ingest(rows, plan, dry_run, wb, tell, name)
+    with scratch_folder(wb) as folder, copies(folder, plan.hidden()) as room:
         tell(0.0, f"fetching {name}")
-        file = fetch(where, Path(scratch), int(float(wb.setting("ingest", "most_bytes"))))
+        file = fetch(where, room, int(float(wb.setting("ingest", "most_bytes"))))
         try:
             return _ingest(file, plan, dry_run, wb, tell, name)
         except UserError as err:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 
@@ -23,6 +22,7 @@ from .contracts import edited, find_contract, keep_contract, write_contract
 from .lake import lake_cursor, newest_snapshot, quoted, table_columns, write_lake
 from .odcs import Contract
 from .parts import Part
+from .scratch import scratch_folder
 from .staging import broken_rows, stage, tell_apart
 
 
@@ -192,9 +192,9 @@ def replay(
     snapshot = newest_snapshot(wb)
     if rows:
         watched = tuple(n for n, kind in columns.items() if kind == "VARCHAR") if values else ()
-        with TemporaryDirectory(prefix="replay-", dir=wb.root / "lake" / "tmp") as scratch:
+        with scratch_folder(wb) as scratch:
             part = _part(rows, columns)
-            file = stage(part, 0, _as_it_is(contract), watched, None, Path(scratch))
+            file = stage(part, 0, _as_it_is(contract), watched, None, scratch)
             with write_lake(f"replay the quarantine of {table}", wb=wb) as write:
                 told |= _return(write.con, table, part, file, contract, rows)
                 if text:

@@ -30,6 +30,7 @@ import duckdb
 from ..core.errors import UserError
 from .files import Found, chunks, unchanged
 from .records import Dialect, Torn
+from .scratch import Scratch, nameless
 
 
 # %% ../../nbs/2_data/03_parts.ipynb #cec5091b
@@ -63,6 +64,8 @@ class Part:
         What has to be registered as `alias` before the SELECT runs.
     alias : str
         Its name in `select`.
+    origin : str
+        SQL after ``FROM`` of a source that brings types of its own; empty for CSV.
     raw : dict of str to str
         Read carefully: column to a further column of `select`, with the text as it was written.
     torn : tuple of Torn
@@ -83,6 +86,7 @@ class Part:
     found: Found | None = None
     frame: Any = field(default=None, repr=False)
     alias: str = ""
+    origin: str = ""
     raw: Mapping[str, str] = field(default_factory=dict)
     torn: tuple[Torn, ...] = ()
     dialect: Dialect | None = None
@@ -135,7 +139,7 @@ def apart() -> Iterator[duckdb.DuckDBPyConnection]:
     Yields
     ------
     DuckDBPyConnection
-        In memory; it loads no extensions and sees no Python variables.
+        In memory; it loads no extensions, sees no Python variables and writes no temporary files.
     """
     settings = {
         "autoinstall_known_extensions": "false",
@@ -145,6 +149,9 @@ def apart() -> Iterator[duckdb.DuckDBPyConnection]:
     }
     with contextlib.closing(duckdb.connect(config=settings)) as con:
         con.execute("SET TimeZone = 'UTC'")
+        con.execute(
+            "SET temp_directory = ''"
+        )  # by default a folder where the process happens to be
         yield con
 
 
@@ -199,7 +206,7 @@ def _without(pieces: Iterator[bytes], torn: Sequence[Torn]) -> Iterator[bytes]:
 
 
 def readable(
-    found: Found, encoding: str, scratch: Path, mark: bool = False, torn: Sequence[Torn] = ()
+    found: Found, encoding: str, scratch: Scratch, mark: bool = False, torn: Sequence[Torn] = ()
 ) -> tuple[str, Found]:
     """Give a path that DuckDB reads as it stands: UTF-8, no byte-order mark, no pattern.
 
@@ -209,7 +216,7 @@ def readable(
         The file.
     encoding : str
         ``utf-8`` or ``cp1252``.
-    scratch : Path
+    scratch : Scratch
         Where a copy may be put.
     mark : bool
         Whether a byte-order mark has to go.
@@ -223,14 +230,15 @@ def readable(
     """
     path = os.path.abspath(found.path)
     if encoding != "utf-8" or mark or torn:
-        copy = tempfile.NamedTemporaryFile(dir=scratch, delete=False)  # noqa: SIM115
-        with copy:
-            for piece in _without(_bare(found), torn):
-                plain = encoding == "utf-8"
-                copy.write(piece if plain else piece.decode("cp1252", errors="replace").encode())
-        return copy.name, Found(found.path, found.kind, "none", found.stamp)
+        link, copy = nameless(scratch)
+        for piece in _without(_bare(found), torn):
+            plain = encoding == "utf-8"
+            copy.write(piece if plain else piece.decode("cp1252", errors="replace").encode())
+            scratch.refuse_more(copy.tell(), str(found.path))
+        copy.flush()
+        return str(link), Found(found.path, found.kind, "none", found.stamp)
     if re.search(r"[*?\[\]]", path):
-        link = Path(tempfile.mkdtemp(dir=scratch)) / "source"
+        link = Path(tempfile.mkdtemp(dir=scratch.folder)) / "source"
         link.symlink_to(path)
         return str(link), found
     return path, found

@@ -9,7 +9,6 @@ __all__ = ["source_files", "read_source", "Peek", "peek"]
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +18,7 @@ from typing import Any
 import duckdb
 
 from ..core.errors import UserError
-from .columnar import json_part, parquet_part
+from .columnar import carefully, json_part, parquet_part
 from .columns import propose
 from .delimited import csv_part, dialect_of
 from .files import Found, beginning, expand, look
@@ -27,6 +26,7 @@ from .frames import frame_part, kind_of
 from .lake import quoted
 from .parts import Part, apart
 from .records import first_rows
+from .scratch import Scratch, copies
 
 
 # %% ../../nbs/2_data/04_reading.ipynb #2e81120e
@@ -70,10 +70,12 @@ _READERS = {"csv": csv_part, "json": json_part, "parquet": parquet_part}
 
 
 def _part(
-    found: Found, wanted: Mapping[str, str], folder: Path, broken: float, careful: bool
+    found: Found, wanted: Mapping[str, str], scratch: Scratch, broken: float, careful: bool
 ) -> Part:
-    more = (broken, careful) if found.kind == "csv" else ()
-    return _READERS[found.kind](found, wanted, folder, *more)
+    if found.kind == "csv":
+        return csv_part(found, wanted, scratch, broken, careful)
+    part = _READERS[found.kind](found, wanted, scratch)
+    return carefully(part, wanted) if careful else part
 
 
 @contextlib.contextmanager
@@ -83,6 +85,7 @@ def read_source(
     scratch: str | Path | None = None,
     broken: float = 0.0,
     careful: bool = False,
+    memory: bool = False,
 ) -> Iterator[list[Part]]:
     """Look at a source, and give what reads it.
 
@@ -99,6 +102,8 @@ def read_source(
         The share of a CSV file's rows that may be broken; they are left out and told of.
     careful : bool
         Whether to tell values that do not fit their type from missing ones.
+    memory : bool
+        Whether what has to be copied stays in memory.
 
     Yields
     ------
@@ -110,14 +115,14 @@ def read_source(
     UserError
         The source is not whole, or no table: with the file, the place and the cure.
     """
-    with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
+    with copies(scratch, memory) as room:
         files = source_files(source)
         wanted = types or {}
         if files is None:
-            yield [frame_part(source, wanted, Path(folder))]
+            yield [frame_part(source, wanted, room)]
             return
         looked = [look(path) for path in files]
-        yield [_part(f, wanted, Path(folder), broken, careful) for f in looked]
+        yield [_part(f, wanted, room, broken, careful) for f in looked]
 
 
 # %% ../../nbs/2_data/04_reading.ipynb #218838a1
@@ -212,10 +217,10 @@ def peek(file: Any, rows: int = 5) -> Peek:
     """
     files = source_files(file)
     found = look(files[0]) if files else None
-    with tempfile.TemporaryDirectory(prefix="reading-") as folder, apart() as con:
+    with copies() as room, apart() as con:
         if found is None or found.kind != "csv":
             made = frame_part if found is None else _READERS[found.kind]
-            part = made(file if found is None else found, {}, Path(folder))
+            part = made(file if found is None else found, {}, room)
             seen = con.execute(f"{part.open(con)} LIMIT {int(rows)}").fetchall()
             return Peek(part.name, part.columns, seen, f"{part.rows:,} rows")
         return _peek_csv(con, found, int(rows))

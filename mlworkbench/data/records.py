@@ -285,7 +285,8 @@ def _scan(
             else:
                 at[LF] += 1
             if at[ASKED] < len(asked):
-                good = records - at[TORN] - 1 + (at[BLANKS] if columns == 1 else 0)
+                blanks = at[BLANKS] if columns == 1 and separator >= 0 else 0  # JSON has none
+                good = records - at[TORN] - 1 + blanks
                 if good == asked[at[ASKED]]:
                     lines[at[ASKED]] = at[BEGAN_LINE]
                     at[ASKED] += 1

@@ -23,6 +23,7 @@ from ..core.errors import UserError, WorkbenchError
 from .columns import literal
 from .doors import shortened
 from .lake import load_extension
+from .scratch import Scratch, nameless
 
 # %% ../../nbs/2_data/04_remote.ipynb #1d22330b
 _ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -87,15 +88,15 @@ def _opener() -> urllib.request.OpenerDirector:
     return made
 
 
-def fetch(source: str, folder: Path, most: int) -> Path:
+def fetch(source: str, scratch: Scratch, most: int) -> Path:
     """Fetch a file over HTTP(S).
 
     Parameters
     ----------
     source : str
         The address.
-    folder : Path
-        Where it is put, under its own name.
+    scratch : Scratch
+        Where it is put, under a link of its own name.
     most : int
         Bytes that it may have.
 
@@ -119,9 +120,10 @@ def fetch(source: str, folder: Path, most: int) -> Path:
     plain = re.sub(r"[^\w.-]+", "_", urllib.parse.unquote(parts.path).rsplit("/", 1)[-1]).lstrip(
         "."
     )
-    path, began = folder / (plain or "download"), time.monotonic()
+    path, file = nameless(scratch, plain or "download")
+    began = time.monotonic()
     try:
-        with _opener().open(source, timeout=WAIT) as answer, open(path, "wb") as file:
+        with _opener().open(source, timeout=WAIT) as answer:
             told = int(answer.headers.get("Content-Length") or -1)
             done = 0
             while piece := answer.read(1 << 20):
@@ -135,7 +137,9 @@ def fetch(source: str, folder: Path, most: int) -> Path:
                     raise WorkbenchError(
                         f"{name} took longer than {LONGEST} seconds", "Fetch it yourself"
                     )
+                scratch.refuse_more(done, name)
                 file.write(piece)
+        file.flush()
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as err:
         said = getattr(err, "reason", None) or err
         raise WorkbenchError(
@@ -150,7 +154,7 @@ def fetch(source: str, folder: Path, most: int) -> Path:
 
 # %% ../../nbs/2_data/04_remote.ipynb #9ae6fecd
 @contextlib.contextmanager
-def queried(source: str, query: str, folder: Path) -> Iterator[duckdb.DuckDBPyRelation]:
+def queried(source: str, query: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """Ask a PostgreSQL database, in a read-only transaction.
 
     Parameters
@@ -158,9 +162,7 @@ def queried(source: str, query: str, folder: Path) -> Iterator[duckdb.DuckDBPyRe
     source : str
         ``postgresql://user@host/database``; a password comes from ``PGPASSWORD`` or ``~/.pgpass``.
     query : str
-        What selects the rows.
-    folder : Path
-        For what does not fit into memory.
+        What selects the rows; they stream, and nothing of them is kept.
 
     Yields
     ------
@@ -179,7 +181,7 @@ def queried(source: str, query: str, folder: Path) -> Iterator[duckdb.DuckDBPyRe
             f"{name} is a database, and no query was given", "--query 'select * from payments'"
         )
     with contextlib.closing(duckdb.connect(config={"memory_limit": "2GB"})) as con:
-        con.execute(f"SET temp_directory = {literal(str(folder))}")
+        con.execute("SET temp_directory = ''")
         con.execute("SET TimeZone = 'UTC'")
         load_extension(con, "postgres_scanner")
         try:

@@ -29,6 +29,7 @@ from mlworkbench.core.store import (
     writing,
 )
 from ..data.lake import data_path, lake_cursor, lake_files, lake_turn
+from ..data.scratch import left_behind
 from ..execution.record import sweep
 from ..registry.promotion import verify_audit
 
@@ -131,7 +132,7 @@ def _left_in_lake(wb: Workbench) -> Iterator[Finding]:
                 size = sum(f.stat().st_size for f in orphans) / 1e6
                 said = f"{len(orphans)} data files ({size:,.1f} MB) belong to no snapshot"
                 yield f"{said}, the first is {orphans[0].name}", _MEND
-            if scratch := list((wb.root / "lake" / "tmp").glob("*")):
+            if scratch := left_behind(wb):
                 yield f"{len(scratch)} scratch files lie in {wb.root / 'lake' / 'tmp'}", _MEND
     except BlockingIOError:
         for pid in _holders(wb.root / "lake" / ".turn"):
@@ -249,7 +250,7 @@ def mend(wb: Workbench | None = None) -> dict:
     wb = open_workbench(wb)
     sweep(wb)
     with lake_turn(wb):
-        left = _orphans(wb) + list((wb.root / "lake" / "tmp").glob("*"))
+        left = _orphans(wb) + left_behind(wb)
         left += [f for f in (wb.root / "settings.ini.new",) if f.exists()] + _left_by_runs(wb)
         for path in left:
             if path.is_dir():

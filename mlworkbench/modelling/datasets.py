@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     "TASKS",
+    "IN_ORDER",
     "Problem",
     "feature_kind",
     "describe_problem",
@@ -13,6 +14,10 @@ __all__ = [
     "feature_columns",
     "rows_sql",
     "split_rows_sql",
+    "check_parts",
+    "divided_sql",
+    "named_rows",
+    "sealed_split",
     "load_dataset",
     "evaluation_part",
     "split_summary",
@@ -40,6 +45,7 @@ from mlworkbench.data.lake import (
 )
 from ..data.splits import parse_split, resolve_split, split_sql
 from .giveaways import find_giveaways, refuse_giveaways
+from .naming import join_names, split_names
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #ea2904c7
@@ -138,15 +144,11 @@ def _one_of(name: str, known: dict, what: str, table: str) -> str:
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #52863036
-def _names(text: str) -> list[str]:
-    return [n.strip() for n in text.split(",") if n.strip()]
-
-
 def _roles(values: dict, known: dict, declared: dict) -> dict:
     table = values["table"]
     found: dict[str, Any] = {}
     for role in ("key", "time", "entity", "amount"):
-        named = _names(values.get(role) or "") or declared.get(role, [])
+        named = split_names(values.get(role) or "") or declared.get(role, [])
         found[role] = tuple(_one_of(n, known, f"{role} column", table) for n in named)
     if not found["time"]:
         times = [c for c, t in known.items() if t in _TIMES]
@@ -203,7 +205,7 @@ def _task(values: dict, type_: str, distinct: list) -> tuple[str, tuple]:
 def _features(
     values: dict, known: dict, roles: dict, view: dict, con: Any, snapshot: int
 ) -> tuple[dict, list[str]]:
-    notes, dropped = [], _names(values.get("drop") or "")
+    notes, dropped = [], split_names(values.get("drop") or "")
     source = view or known
     for name in dropped:
         _one_of(name, source, "drop: column", values["view"] or values["table"])
@@ -369,11 +371,20 @@ def check_training(values: dict, wb: Workbench) -> Problem:
     Raises
     ------
     UserError
-        As ``describe_problem``; and where a feature is the target, or alone determines it.
+        As ``describe_problem`` and ``check_parts``; and where a feature is the target, or alone
+        determines it, or cannot be trained from the disk.
     """
     problem, drop = describe_problem(values, wb), values.get("drop") or ""
     name = problem.view or problem.table
-    if problem.view and problem.target not in _names(drop):
+    words = [n for n, kind in problem.features.items() if kind in ("category", "text")]
+    if values.get("disk") and words:
+        raise UserError(
+            f"disk=true trains on numbers alone, and {', '.join(words[:6])} of {name} are categories or text, "
+            "which CatBoost does not quantize on disk",
+            f"Leave disk out, or leave them out: -p drop={join_names([*split_names(drop), *words])}",
+        )
+    check_parts(problem, values.get("test", 0.3), values.get("split_seed", 0), wb)
+    if problem.view and problem.target not in split_names(drop):
         named = table_columns(problem.view, problem.snapshot, wb)
         refuse_giveaways([c for c in named if c == problem.target], name, problem.target, drop)
     rows = f"({rows_sql(problem)})"
@@ -511,7 +522,87 @@ def split_rows_sql(problem: Problem, test: float, split_seed: int) -> str:
     return f"SELECT row_key AS mlw_row_key, split AS mlw_split FROM ({recipe})"
 
 
+# %% ../../nbs/4_modelling/05_datasets.ipynb #8f3a1d21
+def _refuse_parts(problem: Problem, counts: dict) -> None:
+    """Refuse a split by its rows: ``counts`` is part and class to how many."""
+    held: dict[str, set] = {"train": set(), "validation": set(), "test": set()}
+    for part, label in counts:
+        held[part].add(label)
+    for part in ("train", "test"):
+        rows = sum(n for (p, _), n in counts.items() if p == part)
+        if not rows or (problem.task != "regression" and len(held[part]) < 2):
+            raise UserError(
+                f"the {part} rows of '{problem.table}' have {len(held[part])} classes in {rows} rows",
+                "Choose another split or test share",
+            )
+    unseen = held["test"] - held["train"] - held["validation"]
+    if unseen and problem.task == "multiclass":
+        shown = ", ".join(sorted(map(repr, unseen))[:6])
+        raise UserError(
+            f"{shown} of '{problem.target}' stands in the test rows alone, so nothing can learn it",
+            "Use split=stratified or another split_seed, or leave such rare classes out of the table",
+        )
+
+
+def check_parts(
+    problem: Problem, test: float = 0.3, split_seed: int = 0, wb: Workbench | None = None
+) -> None:
+    """Refuse a key that names several rows, and a split whose parts cannot be trained on or judged.
+
+    Parameters
+    ----------
+    problem : Problem
+    test, split_seed
+        As for ``load_dataset``.
+    wb : Workbench, optional
+
+    Raises
+    ------
+    UserError
+        With the first such key, or the part and what it lacks.
+    """
+    con, table = lake_cursor(wb), f"{quoted(problem.table)} AT (VERSION => {problem.snapshot})"
+    if problem.key and list(problem.key) != declared_roles(problem.table, wb).get("key"):
+        query = f"SELECT {key_sql(problem.key)} AS k, count(*) AS n FROM lake.main.{table}"
+        if twice := con.execute(f"{query} GROUP BY k HAVING n > 1 ORDER BY k LIMIT 1").fetchone():
+            raise UserError(
+                f"the key {', '.join(problem.key)} of '{problem.table}' names no row: "
+                f"{twice[0]} stands {twice[1]:,} times",
+                "Name columns that are another in every row, or leave key= out",
+            )
+    label = "NULL" if problem.task == "regression" else "mlw_label"
+    query = f"SELECT mlw_split, {label}, count(*) FROM ({divided_sql(problem, test, split_seed)})"
+    counts = {
+        (part, value): n for part, value, n in con.execute(f"{query} GROUP BY ALL").fetchall()
+    }
+    _refuse_parts(problem, counts)
+
+
 # %% ../../nbs/4_modelling/05_datasets.ipynb #d3c3f2c6
+IN_ORDER = "ORDER BY length(mlw_row_key), mlw_row_key"
+
+
+def divided_sql(problem: Problem, test: float, split_seed: int) -> str:
+    """The query of a problem's rows, each with the split that it is in; parameters as in ``split_rows_sql``."""
+    splits = split_rows_sql(problem, test, split_seed)
+    return f"SELECT * FROM ({rows_sql(problem)}) JOIN ({splits}) USING (mlw_row_key)"
+
+
+def named_rows(frame: pd.DataFrame, problem: Problem) -> pd.DataFrame:
+    """What belongs to each row of ``divided_sql``, as ``Dataset`` has it."""
+    names = ["row_key", "split", "label", "entity", "at", "amount"]
+    rows = frame[[f"mlw_{n}" for n in names]].set_axis(names, axis=1)
+    if problem.task == "binary":
+        rows["label"] = (rows["label"] == problem.classes[1]).astype(int)
+    return rows
+
+
+def sealed_split(problem: Problem, wb: Workbench | None = None) -> str:
+    """The name of a problem's split where its test is sealed, else an empty text."""
+    asked = parse_split(problem.split)
+    return asked.name if asked.name and find_split(asked.name, wb).sealed else ""
+
+
 def load_dataset(
     problem: Problem, test: float = 0.3, split_seed: int = 0, wb: Workbench | None = None
 ) -> Dataset:
@@ -534,24 +625,11 @@ def load_dataset(
     Raises
     ------
     UserError
-        A split has no rows, or the train or test rows have one class.
+        As ``check_parts``.
     """
-    splits = split_rows_sql(problem, test, split_seed)
-    query = f"SELECT * FROM ({rows_sql(problem)}) JOIN ({splits}) USING (mlw_row_key) ORDER BY length(mlw_row_key), mlw_row_key"
-    frame = lake_cursor(wb).sql(query).df()
-    names = ["row_key", "split", "label", "entity", "at", "amount"]
-    rows = frame[[f"mlw_{n}" for n in names]].set_axis(names, axis=1)
-    if problem.task == "binary":
-        rows["label"] = (rows["label"] == problem.classes[1]).astype(int)
-    for part in ("train", "test"):
-        found = rows.loc[rows["split"] == part, "label"]
-        if found.empty or (problem.task != "regression" and found.nunique() < 2):
-            raise UserError(
-                f"the {part} rows of '{problem.table}' have {found.nunique()} classes in {len(found)} rows",
-                "Choose another split or test share",
-            )
-    asked = parse_split(problem.split)
-    sealed = asked.name if asked.name and find_split(asked.name, wb).sealed else ""
+    frame = lake_cursor(wb).sql(f"{divided_sql(problem, test, split_seed)} {IN_ORDER}").df()
+    rows, sealed = named_rows(frame, problem), sealed_split(problem, wb)
+    _refuse_parts(problem, rows.groupby(["split", "label"]).size().to_dict())
     if sealed:
         rows["label"] = rows["label"].where(rows["split"] != "test")
     return Dataset(problem, frame[list(problem.features)], rows, sealed)

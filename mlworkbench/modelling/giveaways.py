@@ -13,6 +13,7 @@ import duckdb
 
 from ..core.errors import UserError
 from ..data.lake import quoted
+from .naming import join_names, split_names
 
 # %% ../../nbs/4_modelling/04_giveaways.ipynb #2af83c2f
 CHANCE = -9.0  # log10: one in a billion
@@ -122,7 +123,7 @@ def refuse_giveaways(found: Iterable[str], table: str, target: str, drop: str = 
     if not names:
         return
     alone, they = ("column", "it") if len(names) == 1 else ("columns", "each of them")
-    wanted = ",".join([*filter(None, [drop]), *names])
+    wanted = join_names([*split_names(drop), *names])
     raise UserError(
         f"the {alone} {', '.join(names)} of {table} alone determine{'s' if len(names) == 1 else ''} "
         f"{target}: rows that share a value of {they} share the label, so it was written down with the label",

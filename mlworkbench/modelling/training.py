@@ -8,6 +8,7 @@ __all__ = [
     "as_pool",
     "fit_catboost",
     "thinned",
+    "pool_in_memory",
     "with_true_odds",
     "predict_scores",
     "model_signature",
@@ -163,6 +164,27 @@ def thinned(rows: pd.DataFrame, negatives: float, seed: int = 0) -> np.ndarray:
         raise UserError(f"negatives={negatives} is not a share", "Give more than 0 and at most 1")
     unit = pd.util.hash_array((str(seed) + ":" + rows["row_key"].astype(str)).to_numpy(object))
     return (rows["label"] == 1).to_numpy() | (unit / 2.0**64 < negatives)
+
+
+def pool_in_memory(
+    data: Dataset, negatives: float = 1, positive_weight: float = 1, seed: int = 0
+) -> Any:
+    """The rows of a data set that are no test, as CatBoost's ``Pool``.
+
+    Parameters
+    ----------
+    data : Dataset
+    negatives, seed
+        As for ``thinned``; of a binary task.
+    positive_weight : float
+        Weight of a positive row.
+    """
+    features, rows = data.part("train", "validation")
+    if negatives != 1:
+        chosen = thinned(rows, negatives, seed)
+        features, rows = features[chosen], rows[chosen]
+    weight = None if positive_weight == 1 else rows["label"].map({0: 1.0, 1: positive_weight})
+    return as_pool(features, rows["label"], data.problem, weight)
 
 
 def with_true_odds(model: Any, negatives: float = 1, positive_weight: float = 1) -> Any:
