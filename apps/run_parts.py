@@ -117,7 +117,7 @@ def tables(run, details: dict) -> None:
         given = [
             (k, json.dumps(v) if isinstance(v, list | dict) else v) for k, v in run.params.items()
         ]
-        pairs([(k, v) for k, v in given if v not in ("", None)], ("parameter", "value"))
+        pairs([(k, v) for k, v in given if v not in ("", None, "{}", "[]")], ("parameter", "value"))
     with right:
         st.subheader("Data, code, machine", anchor=False)
         pairs(made_from(run, details), ("what", "value"))

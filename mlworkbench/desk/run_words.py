@@ -15,11 +15,15 @@ from ..execution.record import Run
 
 # %% ../../nbs/7_desk/08_run_words.ipynb #6e7635f4
 def _plain(value: str) -> str:
-    """A fact as people write it: a list without its brackets."""
+    """A fact as people write it: a list or a dict without its brackets."""
     try:
         found = json.loads(value)
     except ValueError:
         return value
+    if isinstance(found, dict):
+        return ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()
+        )
     return "; ".join(map(str, found)) if isinstance(found, list) else value
 
 

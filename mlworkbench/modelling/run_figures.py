@@ -14,8 +14,10 @@ from ..core.errors import WorkbenchError
 from mlworkbench.modelling.style import (
     DARK,
     LIGHT,
+    Theme,
     blank_figure,
     draw_line,
+    faint,
     metric_label,
     shown_text,
     template,
@@ -120,6 +122,14 @@ _ASKED = {
 }
 
 
+def _in_scale(colour, theme: Theme):
+    """Return a shade of Optuna's blues as one of ours: its darkest would vanish on a dark ground."""
+    if not str(colour).startswith("rgb("):
+        return colour
+    red, green, blue = (float(v) for v in colour[4:-1].split(","))
+    return faint(theme.palette[0], round(1.1 - 0.9 * (red + green + blue) / 765, 2))
+
+
 def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figure:
     """Return one of Optuna's plots in the workbench's style.
 
@@ -133,12 +143,36 @@ def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figu
     """
     dressed = go.Figure(figure).update_layout(
         template=template(dark), title={"text": _ASKED.get(name, shown_text(name))}, width=None,
-        height=440 if name == "parallel" else 400, showlegend=name == "history",
+        height=440 if name == "parallel" else 400, showlegend=name in ("history", "timeline"),
+        plot_bgcolor="rgba(0,0,0,0)",
     )  # fmt: skip
     theme = DARK if dark else LIGHT
+    scale = [[0, faint(theme.ink, 0.25)], [1, theme.palette[0]]]
+    words = {
+        "Objective Value": "value",
+        "Intermediate Value": "value",
+        "Hyperparameter": "",
+        "Trial": "trial",
+    }
+    words |= {
+        "Hyperparameter Importance": "share of the importance",
+        "Step": "step",
+        "Datetime": "",
+    }
+    for axis in (*dressed.select_xaxes(), *dressed.select_yaxes()):
+        axis.title.text = words.get(axis.title.text, axis.title.text)
+    if name == "slices":
+        dressed.update_traces(marker_colorscale=scale, marker_line_width=0, marker_size=8)
     if name == "parallel":
-        dressed.update_traces(line_colorscale=[[0, theme.unsure], [1, theme.palette[0]]])
-        dressed.update_layout(margin={"l": 90, "r": 40, "t": 110, "b": 40})
+        for line in dressed.select_traces(selector={"mode": "lines"}):
+            line.line.color = _in_scale(line.line.color, theme)
+        dressed.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
+        dressed.update_layout(margin={"l": 64, "r": 40, "t": 72, "b": 56})
+    if name == "timeline":
+        for bar, colour in zip(
+            dressed.data, (theme.palette[0], theme.palette[1], theme.unsure), strict=False
+        ):
+            bar.marker.color = colour
     if name == "history":
         dressed.data[0].update(marker={"color": theme.palette[0]})
         for line in dressed.data[1:]:
