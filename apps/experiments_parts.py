@@ -239,9 +239,8 @@ def table() -> None:
 def column_looks(columns: list[str], lead: str | None) -> dict:
     number = st.column_config.NumberColumn
     looks: dict = {"●": st.column_config.TextColumn("", width=24)}
-    looks["name"] = st.column_config.TextColumn("run", width=132)
-    looks["known as"] = st.column_config.TextColumn(width=124)
-    looks["interval"] = st.column_config.TextColumn("95% interval", width=118, help=f"of {lead}")
+    looks["name"] = "run"
+    looks["interval"] = st.column_config.TextColumn("95% interval", width=110, help=f"of {lead}")
     looks["to champion"] = number("to champion", format="%+.3f", width=92)
     for c in {n for r in all_runs() for n in r.metrics}.intersection(columns):
         looks[c] = number(metric_words(c), format="%.3f")

@@ -175,6 +175,7 @@ STYLE = """<style>
 .stMainBlockContainer {padding: 2.6rem 2rem 4rem}
 .stMainBlockContainer h1 {padding: 0}
 [data-testid="stSidebarHeader"] {height: 2.6rem}
+[data-stale="true"]:has([data-testid="stDataFrame"]) {opacity: 1 !important}
 [data-testid="stHtml"] {font-variant-numeric: tabular-nums}
 </style>"""
 

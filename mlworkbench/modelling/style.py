@@ -23,7 +23,6 @@ __all__ = [
 
 # %% ../../nbs/4_modelling/02_style.ipynb #ca6c76dc
 import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
