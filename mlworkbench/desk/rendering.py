@@ -145,7 +145,7 @@ def notebook_page(path: "str | Path", dark: bool = False) -> str:
 _STYLE = """
 :root{color-scheme:%(scheme)s}
 body{margin:0;padding:4px 20px 24px;background:%(ground)s;color:%(ink)s;
- font:15px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;max-width:1100px}
+ font:15px/1.55 'Source Sans','Source Sans 3',system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;max-width:1100px}
 h1{font-size:1.7em}h2{font-size:1.3em}h1,h2,h3{line-height:1.25;margin:1.2em 0 .4em;font-weight:600}
 blockquote{margin:0;padding-left:14px;border-left:3px solid %(line)s;color:%(muted)s}
 a{color:inherit}img,svg{max-width:100%%}

@@ -14,19 +14,18 @@ __all__ = [
     "akin",
     "champions_for",
     "leading_metric",
+    "metric_order",
     "run_table",
     "same_everywhere",
     "value_words",
     "condition_words",
     "chosen",
-    "repeat_words",
 ]
 
 # %% ../../nbs/7_desk/07_views.ipynb #efc52f31
 import datetime as dt
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,6 +165,17 @@ def leading_metric(found: Sequence[Run]) -> str | None:
     return next((n for n, c in counts.items() if c == best), None) if best else None
 
 
+def metric_order(found: Sequence[Run]) -> list[str]:
+    """The metrics of these runs, the leading one first.
+
+    Accuracy is last beside one that ranks: with 1% positives every model has 99% of it.
+    """
+    named = [*METRICS, *sorted({n for r in found for n in r.metrics} - set(METRICS))]
+    lead, known = leading_metric(found), {n for r in found for n in r.metrics}
+    late = ["accuracy"] if known & {"auc", "average_precision"} else []
+    return sorted((n for n in named if n in known), key=lambda n: (n != lead, n in late))
+
+
 def _value(run: Run, metric: str | None, part: str = "value") -> float | None:
     return run.metrics.get(metric, {}).get(part) if metric else None
 
@@ -193,27 +203,26 @@ def run_table(
     Returns
     -------
     DataFrame
-        Index: the run's id. Columns: ``name, known as, state, <metrics>, interval, to champion,
-        <parameters>, experiment, kind, by, started, took, what happened``.
+        Index: the run's id. Columns: ``name, known as, state, <the leading metric>, interval, to
+        champion, <parameters>, <other metrics>, experiment, kind, by, started, took, what happened``.
     """
     lead, rows = leading_metric(found), []
-    metrics = [n for n in METRICS if any(n in r.metrics for r in found)]
-    metrics += sorted({n for r in found for n in r.metrics} - set(metrics))
-    metrics = [lead, *(n for n in metrics if n != lead)] if lead else metrics
+    metrics = metric_order(found)
     params = list(dict.fromkeys(n for r in reversed(found) for n in r.params))
     best = {e: _value(r, lead) for e, r in (champions or {}).items()}
     for run in found:
         value, ended = _value(run, lead), run.ended or run.started
         row: dict[str, Any] = {"name": run.name, "known as": (names or {}).get(run.run, "")}
         row["state"] = state_words(run)
-        for n in metrics:
+        for n in metrics[:1]:
             row[f"{n} (metric)" if n in _OWN else n] = _value(run, n)
             if n == lead:
                 row["interval"] = span_words(_value(run, n, "low"), _value(run, n, "high"))
                 held = best.get(run.experiment)
                 held = None if champions and run in champions.values() else held
                 row["to champion"] = None if value is None or held is None else value - held
-        row |= {n: run.params.get(n) for n in params if n not in row}
+        row |= {n: run.params.get(n) for n in params if n not in row and n not in metrics}
+        row |= {f"{n} (metric)" if n in _OWN else n: _value(run, n) for n in metrics[1:]}
         row |= {"experiment": run.experiment, "kind": run.kind, "by": run.actor}
         row |= {"started": ago(run.started), "took": lasting((ended - run.started).total_seconds())}
         rows.append(row | {"what happened": run.error or ""})
@@ -303,23 +312,3 @@ def chosen(frame: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
             same = frame[column].map(value_words) == value
             frame = frame[~same if sign == "!=" else same]
     return frame
-
-
-# %% ../../nbs/7_desk/07_views.ipynb #f3ea4899
-def repeat_words(run: Run) -> tuple[str, str]:
-    """The command line and the Python call that repeat a run.
-
-    Returns
-    -------
-    (str, str)
-    """
-    from pathlib import Path
-
-    if run.kind != "job" or not run.notebook:
-        return "", f'mw.get("{run.run}").as_job()' if run.kind == "interactive" else ""
-    path = Path(run.notebook)
-    job = path.stem if path.parent.name == "jobs" else run.notebook
-    given = {k: v for k, v in run.params.items() if v not in ("", None)}
-    words = [f"-p {shlex.quote(f'{k}={v}')}" for k, v in given.items()]
-    call = "".join(f", {k}={v!r}" for k, v in given.items())
-    return " ".join(["mlworkbench run", shlex.quote(job), *words]), f"mw.run({job!r}{call})"

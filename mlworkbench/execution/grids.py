@@ -325,10 +325,10 @@ def _run_all(
     else:
         spawn = multiprocessing.get_context("spawn")
         pool = executor or concurrent.futures.ProcessPoolExecutor(jobs, spawn, start_worker)
-    futures = {}
+    futures, size = {}, f"{len(lines)} runs, {len(lines) - len(todo)} reused"
     with _without_main() if threads is None else contextlib.nullcontext():
         for line in todo:
-            marks = {"fingerprint": line.mark, "place": line.place}
+            marks = {"fingerprint": line.mark, "place": line.place, "grid": size}
             about = {"experiment": experiment, "marks": marks}
             asked = (str(notebook), line.values, str(wb.root), about)
             futures[pool.submit(run_one, *asked, **how)] = line

@@ -25,6 +25,7 @@ import plotly.graph_objects as go
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..core.errors import WorkbenchError
+from .labels import label_lines
 from .metrics import checked
 from .resampling import Difference
 from mlworkbench.modelling.style import (  # noqa: F401 - others take the style from here
@@ -34,7 +35,6 @@ from mlworkbench.modelling.style import (  # noqa: F401 - others take the style 
     blank_figure,
     draw_line,
     faint,
-    label_lines,
     metric_label,
     page,
     shown_text,
@@ -100,18 +100,21 @@ def roc(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = Fa
     words = f"{shown_text(subject)} found against false alarms (ROC)"
     figure = blank_figure(words, said, "false alarms, share of negatives", "found, share", dark)
     _chance(figure, [0, 1], [0, 1], dark)
-    points = []
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         fpr, tpr, _ = roc_curve(r.label, r.score)
         fpr, tpr = thinned(fpr, tpr)
         low, high = wilson(tpr * r.label.sum(), np.full(len(tpr), r.label.sum()))
         hover = "false alarms %{x:.3f}<br>found %{y:.3f}"
         draw_line(figure, fpr, tpr, curve.name, place, dark, low, high, hover)
-        at = 0.12 + 0.2 * place
-        points.append((at, float(np.interp(at, fpr, tpr)), curve.name))
-    label_lines(figure, points, dark)
+    return _shares(figure)
+
+
+def _shares(figure) -> go.Figure:
+    """Let both axes run over shares, and name the lines."""
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
-    return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
+    figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
+    label_lines(figure)
+    return figure
 
 
 def _chance(figure, x, y, dark: bool) -> None:
@@ -131,7 +134,6 @@ def precision_recall(
     )
     rate = float(np.mean([r.label.mean() for r in rows]))
     _chance(figure, [0, 1], [rate, rate], dark)
-    points = []
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         precision, recall, _ = precision_recall_curve(r.label, r.score)
         found = recall > 0  # before the first one is found there is no precision to show
@@ -140,11 +142,7 @@ def precision_recall(
         low, high = wilson(hits, hits / np.maximum(precision, 1e-12))
         hover = "found %{x:.3f}<br>right %{y:.3f}"
         draw_line(figure, recall, precision, curve.name, place, dark, low, high, hover)
-        at = 0.3 + 0.2 * place
-        points.append((at, float(np.interp(at, recall, precision)), curve.name))
-    label_lines(figure, points, dark, down=[y > 0.5 for _, y, _ in points])
-    figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
-    return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
+    return _shares(figure)
 
 
 def gain(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = False) -> go.Figure:
@@ -153,7 +151,6 @@ def gain(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = F
     words = f"{shown_text(subject)} found by looking at the highest scores first"
     figure = blank_figure(words, said, "rows looked at, share", "found, share", dark)
     _chance(figure, [0, 1], [0, 1], dark)
-    points = []
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         fpr, tpr, _ = roc_curve(r.label, r.score)
         rate = r.label.mean()
@@ -161,11 +158,7 @@ def gain(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = F
         low, high = wilson(found * r.label.sum(), np.full(len(found), r.label.sum()))
         hover = "looked at %{x:.3f}<br>found %{y:.3f}"
         draw_line(figure, seen, found, curve.name, place, dark, low, high, hover)
-        at = 0.15 + 0.2 * place
-        points.append((at, float(np.interp(at, seen, found)), curve.name))
-    label_lines(figure, points, dark)
-    figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
-    return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
+    return _shares(figure)
 
 
 # %% ../../nbs/4_modelling/03_figures.ipynb #1df407bc
@@ -194,7 +187,7 @@ def calibration(
     words = f"{shown_text(subject)}: what was said against what happened"
     said = said.replace("bands", f"{bins} groups, whiskers")
     figure = blank_figure(words, said, "said, mean score", "happened, share", dark)
-    points, top, least, low_end = [], 0.0, np.inf, np.inf
+    top, least, low_end = 0.0, np.inf, np.inf
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         if r.score.min() < 0 or r.score.max() > 1:
             raise WorkbenchError(
@@ -213,7 +206,6 @@ def calibration(
         whisker = {"type": "data", "symmetric": False, "array": high - happened}
         whisker |= {"arrayminus": happened - low, "thickness": 1.4, "width": 3, "color": colour}
         figure.data[-1].update(mode="lines+markers", error_y=whisker, marker={"size": 7})
-        points.append((float(said_by[-1]), float(happened[-1]), curve.name))
         top = max(top, float(said_by.max()), float(high.max()))
         least, low_end = min(least, float(said_by.min())), min(low_end, *happened[happened > 0])
     if 0 < least < top / 20:  # rare events: the low groups would be one dot
@@ -225,18 +217,16 @@ def calibration(
             line.update(y=drawn, customdata=happened, error_y_array=highest - drawn)
             line.hovertemplate = line.hovertemplate.replace("%{y:", "%{customdata:")
         _chance(figure, ends, ends, dark)
-        label_lines(figure, [(math.log10(x), math.log10(y), name) for x, y, name in points], dark)
-        for at in figure.layout.annotations:
-            at.update(ax=-26, xanchor="right", ay=-24)
         span = [math.log10(v) for v in ends]
         figure.update_xaxes(type="log", range=span, dtick=1, tickformat=".3~%")
-        return figure.update_yaxes(type="log", range=span, dtick=1, tickformat=".3~%")
+        figure.update_yaxes(type="log", range=span, dtick=1, tickformat=".3~%")
+        label_lines(figure)
+        return figure
     _chance(figure, [0, top], [0, top], dark)
-    label_lines(figure, points, dark)
-    for at in figure.layout.annotations:  # the last group stands at the right edge
-        at.update(ax=-26, xanchor="right")
     figure.update_xaxes(range=[-0.02 * top, 1.12 * top], tickformat=".3~%")
-    return figure.update_yaxes(range=[-0.02 * top, 1.05 * top], tickformat=".3~%")
+    figure.update_yaxes(range=[-0.02 * top, 1.05 * top], tickformat=".3~%")
+    label_lines(figure)
+    return figure
 
 
 def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = False) -> go.Figure:
@@ -247,7 +237,6 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
     figure = blank_figure(words, said.split(";")[0], "score", "rows, share of each class", dark)
     edges = np.histogram_bin_edges(score, bins=40)
     middle, theme = (edges[:-1] + edges[1:]) / 2, DARK if dark else LIGHT
-    points = []
     for place, (value, name) in enumerate(((1, subject), (0, "the rest"))):
         share = np.histogram(score[label == value], edges)[0] / max(1, (label == value).sum())
         line = {"color": theme.palette[place], "width": 2, "shape": "hvh"}
@@ -255,15 +244,11 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
             x=middle, y=share, name=shown_text(name), mode="lines", line=line, fill="tozeroy",
             fillcolor=faint(theme.palette[place]), hovertemplate="score %{x:.3f}<br>%{y:.2%}",
         )  # fmt: skip
-        at = int(np.searchsorted(np.cumsum(share), 0.3 + 0.3 * value))
-        points.append((float(middle[at]), float(share[at]), name))
-    label_lines(figure, points, dark, down=False)
     low, wide = float(edges[0]), float(np.ptp(edges))
-    for at in figure.layout.annotations:
-        if at.x > low + 0.7 * wide:  # no room to its right
-            at.update(ax=-26, xanchor="right")
     figure.update_xaxes(range=[low - 0.02 * wide, low + 1.02 * wide])
-    return figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
+    figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
+    label_lines(figure)
+    return figure
 
 
 # %% ../../nbs/4_modelling/03_figures.ipynb #fe7c576a
@@ -438,7 +423,6 @@ def learning_curve(
         raise WorkbenchError("there is nothing to draw", "Give at least one curve")
     title, said = f"Learning: {shown_text(metric)} as training goes on", "marked: the best step"
     figure = blank_figure(title, said, step, metric, dark)
-    points = []
     for place, (name, (steps, values)) in enumerate(curves.items()):
         steps, values = np.asarray(steps, float), np.asarray(values, float)
         best = int(np.nanargmax(values) if higher else np.nanargmin(values))
@@ -450,8 +434,5 @@ def learning_curve(
             marker={"size": 9, "color": colour, "symbol": "diamond"},
             hovertemplate=f"best: %{{y:.4f}} at %{{x:,}}<extra>{shown_text(name)}</extra>",
         )  # fmt: skip
-        at = int(np.searchsorted(x, x[0] + np.ptp(x) * (0.15 + 0.3 * place)))
-        points.append((float(x[at]), float(y[at]), name))
-    last = [float(np.asarray(values, float)[-1]) for _, values in curves.values()]
-    label_lines(figure, points, dark, down=[v <= min(last) for v in last])
+    label_lines(figure)
     return figure

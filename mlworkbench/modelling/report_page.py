@@ -47,7 +47,7 @@ from mlworkbench.modelling.sections import (
     slices_section,
     weeks_section,
 )
-from .style import CONFIG, DARK, LIGHT, Theme, repainted
+from .style import CONFIG, DARK, FONT, LIGHT, Theme, repainted
 
 
 # %% ../../nbs/4_modelling/09_report_page.ipynb #50027117
@@ -247,7 +247,9 @@ _STYLE = (
 """
     + """
 body{margin:0 auto;max-width:1120px;padding:32px 40px 80px;background:var(--ground);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
+font:15px/1.5 """
+    + FONT
+    + """}
 h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:44px 0 6px;padding-top:14px;border-top:1px solid var(--line)}
 p{margin:6px 0;max-width:78ch}.quiet{color:var(--muted)}ul{padding-left:20px;max-width:82ch}li{margin:4px 0}
 .alarm{border-left:4px solid var(--alarm);padding:2px 0 2px 12px;list-style:none;margin-left:-16px}

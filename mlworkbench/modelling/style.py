@@ -6,6 +6,7 @@
 __all__ = [
     "LIGHT",
     "DARK",
+    "FONT",
     "CONFIG",
     "Theme",
     "template",
@@ -15,7 +16,6 @@ __all__ = [
     "blank_figure",
     "faint",
     "draw_line",
-    "label_lines",
     "wilson",
     "thinned",
     "metric_label",
@@ -23,7 +23,6 @@ __all__ = [
 
 # %% ../../nbs/4_modelling/02_style.ipynb #ca6c76dc
 import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +66,10 @@ DARK = Theme(
     "#0e1117",
 )  # fmt: skip
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "6px,2px", "2px,4px")
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+FONT = (
+    "'Source Sans', 'Source Sans 3', system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', "
+    "sans-serif"
+)
 
 
 # %% ../../nbs/4_modelling/02_style.ipynb #e82f94e6
@@ -91,7 +93,7 @@ def template(dark: bool = False) -> go.layout.Template:
         "tickfont": {"color": theme.muted, "size": 12},
     }  # fmt: skip
     layout = go.Layout(
-        font={"family": _FONT, "size": 13, "color": theme.ink},
+        font={"family": FONT, "size": 13, "color": theme.ink},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         colorway=theme.palette,
@@ -104,7 +106,7 @@ def template(dark: bool = False) -> go.layout.Template:
             "yanchor": "top", "pad": {"t": 14, "l": 12},
             "font": {"size": 16}, "subtitle": {"font": {"size": 13, "color": theme.muted}},
         },
-        hoverlabel={"font": {"family": _FONT, "size": 12}},
+        hoverlabel={"font": {"family": FONT, "size": 12}},
         legend={
             "bgcolor": "rgba(0,0,0,0)", "orientation": "h", "y": -0.2, "yanchor": "top",
             "traceorder": "normal",
@@ -202,27 +204,6 @@ def draw_line(
     figure.add_scatter(
         x=x, y=y, name=shown_text(name), mode="lines", line=line, hovertemplate=words
     )
-
-
-def _ay(down: bool | Sequence[bool], place: int) -> int:
-    """Return how far under a point (or over it) its label stands."""
-    under = down if isinstance(down, bool) else down[place]
-    return (28 + 8 * place) * (1 if under else -1)
-
-
-def label_lines(figure, points: Sequence, dark: bool, down: bool | Sequence[bool] = True) -> None:
-    """Write names at up to three lines, each with a mark in its colour; a legend for more."""
-    if len(points) > 3:
-        figure.update_layout(showlegend=True)
-        return
-    theme = DARK if dark else LIGHT
-    for place, (x, y, name) in enumerate(points):
-        mark = f'<span style="color:{theme.palette[place % 8]}">●</span> {shown_text(name)}'
-        figure.add_annotation(
-            x=x, y=y, text=mark, showarrow=True, arrowhead=0, arrowwidth=1, standoff=2,
-            arrowcolor=theme.muted, ax=26, ay=_ay(down, place), xanchor="left",
-            font={"color": theme.ink},
-        )  # fmt: skip
 
 
 # %% ../../nbs/4_modelling/02_style.ipynb #70e81996
