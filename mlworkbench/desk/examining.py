@@ -166,7 +166,8 @@ def _left_by_runs(wb: Workbench) -> list[Path]:
             left.append(folder)
         elif state.get(folder.name) in ("interrupted", "failed", "cancelled"):
             left += sorted(folder.glob("*.new"))
-    return left
+    beside = sorted((wb.files / "models").glob("*/.*.new"))  # of a killed `register`
+    return left + [f for f in beside if _age(f) > _GRACE]
 
 
 def _age(path: Path) -> float:

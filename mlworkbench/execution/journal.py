@@ -35,7 +35,8 @@ from ..core.current import executed_run, present_run
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import artifacts, facts, metrics, reading, reads, runs, writing
-from ..data.lake import declared_roles, sha256, table_columns, write_lake
+from ..data.contracts import roles
+from ..data.lake import sha256, table_columns, write_lake
 from .record import Run, find_run, write_params
 from .redaction import redact, redact_tree, secret_values
 
@@ -326,7 +327,7 @@ def _signature(model: Any, table: str, run: "str | Run | None", wb: Workbench) -
         "table": table,
         "target": "",
         "view": "",
-        "key": declared_roles(table, wb).get("key", []),
+        "key": list(roles(table, wb).key) if table else [],
         "features": {
             columns[n.lower()]: "category" if i in categories else "number"
             for i, n in enumerate(model.feature_names_)

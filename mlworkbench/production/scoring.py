@@ -17,9 +17,9 @@ from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..data.columns import literal
+from ..data.contracts import roles
 from ..data.ingestion import checked_table
 from mlworkbench.data.lake import (
-    declared_roles,
     key_sql,
     lake_cursor,
     newest_snapshot,
@@ -62,7 +62,7 @@ def _source(table: str, version: Version, snapshot: int, wb: Workbench) -> str:
             if view
             else "Score a table with the same columns",
         )
-    key = declared_roles(table, wb).get("key") or signature.get("key") or []
+    key = roles(table, wb).key or signature.get("key") or []
     _check_key(key, table, view, snapshot, wb)
     at = f"AT (VERSION => {snapshot})"
     rows = f"SELECT {key_sql(key)} AS mlw_row_key, {feature_columns(features)} FROM lake.main.{quoted(view or table)} {at}"

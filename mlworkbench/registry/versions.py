@@ -6,10 +6,14 @@
 __all__ = ["MODEL_NAME", "Version", "register", "list_versions", "get_version", "load_model"]
 
 # %% ../../nbs/5_registry/01_versions.ipynb #0f696285
+import contextlib
 import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.audit import record_event
+from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, cell_text, escaped, quiet
 from ..core.settings import Workbench, actor, make_folder, open_workbench
@@ -161,6 +166,14 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
             f"run {found.name} is {found.state}", "Only a finished run can be registered"
         )
     data, signature = _model_file(found, wb)
+    with _written_beside(wb.files / "models" / name, found.run, data, signature) as written:
+        return _number(found, name, written, data, signature, wb)
+
+
+def _number(
+    found: Run, name: str, written: Path, data: bytes, signature: dict, wb: Workbench
+) -> Version:
+    """Give the written folder the next number; the slow part, writing, is behind us."""
     where = (versions.c.model == name) & (versions.c.run == found.run)
     with writing(wb) as db:
         if same := db.scalar(sa.select(versions.c.version).where(where)):
@@ -172,7 +185,8 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
             or 0
         ) + 1
         digest = hashlib.sha256(data).hexdigest()
-        _write_model(wb.files / "models" / name / str(number), data, signature)
+        _put_in_place(written, written.parent / str(number))
+        crash_point("registration")
         row = {
             "model": name,
             "version": number,
@@ -194,21 +208,37 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
     return get_version(f"{name}@{number}", wb)
 
 
-def _write_model(folder: Path, data: bytes, signature: dict) -> None:
-    make_folder(folder)
-    for name, content in {
-        "model.cbm": data,
-        "signature.json": json.dumps(signature, indent=1).encode(),
-    }.items():
-        with open(folder / f".{name}.new", "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(folder / f".{name}.new", folder / name)
-    for kept in (folder, folder.parent, folder.parent.parent):
-        handle = os.open(kept, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+@contextlib.contextmanager
+def _written_beside(folder: Path, run: str, data: bytes, signature: dict) -> Iterator[Path]:
+    """A model's files, durable under a name of their own; gone again if nobody takes them."""
+    beside = folder / f".{run}-{secrets.token_hex(4)}.new"
+    make_folder(beside)
+    try:
+        text = json.dumps(signature, indent=1).encode()
+        for name, content in {"model.cbm": data, "signature.json": text}.items():
+            with open(beside / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for kept in (beside, folder, folder.parent):
+            _sync(kept)
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put_in_place(written: Path, place: Path) -> None:
+    """One rename; a folder that stands there has no row: its writer was killed before the commit."""
+    if place.exists():
+        shutil.rmtree(place)
+    os.rename(written, place)
+    _sync(place.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
 
 
 # %% ../../nbs/5_registry/01_versions.ipynb #60e545c8
