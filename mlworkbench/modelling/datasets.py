@@ -527,7 +527,7 @@ def _refuse_parts(problem: Problem, counts: dict) -> None:
     """Refuse a split by its rows: ``counts`` is part and class to how many."""
     held: dict[str, set] = {"train": set(), "validation": set(), "test": set()}
     for part, label in counts:
-        held[part].add(label)
+        held.setdefault(part, set()).add(label)
     for part in ("train", "test"):
         rows = sum(n for (p, _), n in counts.items() if p == part)
         if not rows or (problem.task != "regression" and len(held[part]) < 2):
