@@ -124,7 +124,7 @@ def test_rows_needed_come_true():
     pilot = paired("binary", *rows(30_000, 0.0), metrics=["auc"], resamples=400)["auc"]
     n = rows_needed(pilot, worth)
     called = sum(
-        paired("binary", *rows(n, gain), metrics=["auc"], resamples=200, seed=r)["auc"].low > 0
+        paired("binary", *rows(n, gain), metrics=["auc"], resamples=100, seed=r)["auc"].low > 0
         for r in range(reps)
     )
     print(f"{n} rows, called {called / reps:.3f}")

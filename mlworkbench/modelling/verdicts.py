@@ -104,11 +104,13 @@ def rows_needed(
         raise WorkbenchError(
             "rows needed cannot be computed", "It takes a worth above 0 and a standard error"
         )
-    rows, seen = 0.0, max(2.0, difference.evidence)
+    free = max(1.0, difference.evidence - 1)
+    spread = difference.n * difference.se**2 / (1 + 1 / free)
+    rows = float(difference.n)
     for _ in range(50):  # few rows mean few degrees of freedom, which ask for more rows
-        units = seen if rows == 0 else max(3.0, seen * rows / difference.n)
-        t = stats.t.ppf([(1 + level) / 2, power], units - 1).sum()
-        before, rows = rows, difference.n * (difference.se * t / worth) ** 2
+        then = max(2.0, free * rows / difference.n)
+        t = stats.t.ppf([(1 + level) / 2, power], then).sum()
+        before, rows = rows, spread * (1 + 1 / then) * (t / worth) ** 2
         if abs(rows - before) < 0.5:
             break
     return max(1, math.ceil(rows))
