@@ -16,6 +16,7 @@ from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions
 from mlworkbench.modelling.repeats import compare_repeats, group_repeats
+from mlworkbench.modelling.resampling import standard_error
 from mlworkbench.modelling.textbook import delong
 
 
@@ -256,12 +257,12 @@ def test_equal_recipes_over_seeds_are_told_apart_no_more_often_than_said(torture
         base = 1.5 * label + rng.normal(0, 1, 600)
         scores = [base + rng.normal(0, 0.4) * label + 0.2 * rng.normal(0, 1, 600) for _ in range(8)]
         values, drawn, many = repeats.replicas(
-            "binary", label, scores, "auc", resamples=300, seed=rep
+            "binary", label, scores, "auc", resamples=100, seed=rep
         )
-        rows = np.std(drawn[:, 4:].mean(1) - drawn[:, :4].mean(1), ddof=1)
+        rows, free = standard_error(drawn[:, 4:].mean(1) - drawn[:, :4].mean(1), many - 1)
         seeds = repeats._seed_luck(list(values[:4]), list(values[4:]), False)
         value = values[4:].mean() - values[:4].mean()
-        called += repeats._mixed(value, (rows, many - 1), seeds, 0.95)[3] < 0.05
+        called += repeats._mixed(value, (rows, free), seeds, 0.95)[3] < 0.05
         alone += abs(value) > 1.96 * rows
     print(f"called {called / reps:.3f}; by the rows alone {alone / reps:.3f}")
     assert called <= stats.binom.ppf(0.9995, reps, 0.055) and alone > 2 * called
