@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_caveats_are_said():
     )
     money = verdict(seen(-900, -100, metric="cost"), Facts("a", "b", unit="EUR"))
     assert money.verdict == "better" and "-500 EUR" in money.sentence
+
+
+def test_a_promise_that_few_units_would_carry_is_a_rough_one():
+    few = dataclasses.replace(seen(-0.01, 0.02), evidence=9)
+    many = dataclasses.replace(few, evidence=900)
+    assert "roughly four times in five" in verdict(few, FACTS, worth=0.01).sentence
+    said = verdict(many, FACTS, worth=0.01).sentence
+    assert "four times in five" in said and "roughly" not in said
 
 
 def test_decimals_grow_with_the_interval():

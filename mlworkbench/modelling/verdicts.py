@@ -98,7 +98,8 @@ def rows_needed(
     Returns
     -------
     int
-        Rows in all, of the same kind (as many for each entity, and positives as often).
+        Rows in all, of the same kind (as many for each entity, and positives as often). With 300
+        positives it came true in 79 to 83 of 100 simulated cases, with 30 in 55 to 86.
     """
     if not (worth > 0 and difference.se > 0 and math.isfinite(difference.se)):
         raise WorkbenchError(
@@ -298,10 +299,12 @@ def verdict(
 
 def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
     """Say how many more rows would tell a difference of `worth`."""
-    wanted = _amount(worth, facts.unit)
+    wanted, often = _amount(worth, facts.unit), "four times in five"
+    if d.evidence * (d.n + more) / d.n < 60:  # units that would carry it then
+        often = f"roughly {often}"
     if more == 0:
-        return f"These rows would show a difference of {wanted} four times in five."
-    said = f"To tell a difference of {wanted} four times in five takes {more:,} more rows"
+        return f"These rows would show a difference of {wanted} {often}."
+    said = f"To tell a difference of {wanted} {often} takes {more:,} more rows"
     if facts.weeks:
         said += f", about {math.ceil(more * facts.weeks / d.n):,} more weeks"
     return said + "."
