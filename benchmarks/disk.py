@@ -25,7 +25,10 @@ road, root, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3])
 wb, began = open_workbench(root), time.perf_counter()
 problem = describe_problem({"table": "t", "target": "y", "split": "random"}, wb)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-pool = pool_on_disk(problem, wb=wb) if road == "disk" else pool_in_memory(load_dataset(problem, wb=wb))
+if road == "disk":
+    pool = pool_on_disk(problem, wb=wb)
+else:
+    pool = pool_in_memory(problem, *load_dataset(problem, wb=wb).part("train", "validation"))
 model = fit_catboost(pool, None, problem, iterations=iterations, threads=2)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 answer = {"before": before / 1024, "peak": peak / 1024, "seconds": time.perf_counter() - began}

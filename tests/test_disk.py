@@ -53,7 +53,7 @@ def test_both_roads_lead_to_the_same_model(wb, target, more, torture):
         {"table": "pay", "target": target, "drop": out, "split": "random"}, wb
     )
     data, how = load_dataset(problem, wb=wb), {"iterations": 30, "threads": 1}
-    pool = pool_in_memory(data, **more)
+    pool = pool_in_memory(problem, *data.part("train", "validation"), **more)
     if (
         torture
     ):  # drawing rows for the bins, CatBoost uses up random numbers, but not of a quantized pool

@@ -218,9 +218,10 @@ class Prepared:
 
 def sorted_once(label, score, of, weight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return unit, code and base weight in the order of falling scores."""
-    order = np.lexsort((1 - 1.0 * label, -score))  # positives first among ties
-    value = score[order]
-    ends = np.append(value[1:] != value[:-1], True)
+    order = np.argsort(-score)
+    ends = np.append(np.diff(score[order]) != 0, True)
+    if not ends.all():  # positives first among ties; without ties any order will do, and is faster
+        order = np.lexsort((1 - 1.0 * label, -score))
     code = label[order].astype(np.uint8) + 2 * ends.astype(np.uint8)
     return of[order].astype(np.int32), code, weight[order]
 

@@ -82,10 +82,11 @@ def _p_value(places, units, many: int) -> float:
             continue
         shares = [float(i.sum()) / t for i, t in zip(inside, totals, strict=True)]
         own = [i / t - s * a for i, t, s, a in zip(inside, totals, shares, all_of, strict=True)]
-        se, here = (
-            float(np.sqrt(((own[1] - own[0]) ** 2).sum())),
-            int(np.count_nonzero(inside[0] + inside[1])),
-        )
+        scatter = sum(s * (1 - s) / t for s, t in zip(shares, totals, strict=True))
+        alike = float(np.dot(shares, totals)) / sum(totals)
+        design = float(((own[1] - own[0]) ** 2).sum()) / scatter if scatter else 0.0
+        se = (design * alike * (1 - alike) * sum(1 / t for t in totals)) ** 0.5
+        here = int(np.count_nonzero(inside[0] + inside[1]))
         tested += 1
         if se > 0:
             t = abs(shares[1] - shares[0]) / se

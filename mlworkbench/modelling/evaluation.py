@@ -88,7 +88,7 @@ def score_intervals(
     ----------
     problem : Problem
     rows : DataFrame, shape (n, …)
-        With ``label`` and, where there is one, ``entity``.
+        With ``label`` and, where there are any, ``entity`` and ``weight``.
     score : ndarray, shape (n,) or (n, classes)
     wb : Workbench, optional
         Its settings give confidence and resamples.
@@ -99,6 +99,7 @@ def score_intervals(
         rows["label"].to_numpy(),
         score,
         entity=rows["entity"].to_numpy() if problem.entity else None,
+        weight=rows["weight"].to_numpy() if "weight" in rows else None,
         classes=problem.classes or None if problem.task == "multiclass" else None,
         resamples=int(wb.setting("compare", "resamples")),
         level=float(wb.setting("compare", "confidence")),
@@ -119,7 +120,7 @@ def record_scores(
     ----------
     problem : Problem
     rows : DataFrame, shape (n, 6)
-        As a data set's ``part`` gives them.
+        As a data set's ``part`` gives them; with a ``weight``, metrics are weighted.
     score : ndarray, shape (n,) or (n, classes)
     split : str
     wb : Workbench, optional
@@ -143,6 +144,8 @@ def record_scores(
     for name in ("entity", "at", "amount"):
         if getattr(problem, "time" if name == "at" else name):
             extra[name] = rows[name]
+    if "weight" in rows:
+        extra["weight"] = rows["weight"]
     keep_predictions(
         rows["label"],
         score,

@@ -27,7 +27,7 @@ from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
 from ..execution.record import METRICS, Run, get_run, list_runs
 from .metrics import metric_table
-from .resampling import Difference, replicas
+from .resampling import Difference, replicas, standard_error
 from .sharing import SharedRows, shared_rows
 from .verdicts import Facts, verdict
 from .worth import declared_worth
@@ -291,9 +291,10 @@ def compare_repeats(
     seeds = [[next((r.params[s] for s in SEEDS if s in r.params), None) for r in g] for g in found]
     alike = None not in seeds[0] and seeds[0] == seeds[1] and len(set(seeds[0])) == cut
     by_seed = _seed_luck(first, second, alike)
-    by_rows = float(np.nanstd(drawn[:, cut:].mean(1) - drawn[:, :cut].mean(1), ddof=1))
+    apart = drawn[:, cut:].mean(1) - drawn[:, :cut].mean(1)
+    by_rows, free = standard_error(apart, evidence - 1)
     value = float(np.mean(second) - np.mean(first))
-    se, low, high, p = _mixed(value, (by_rows, max(1.0, evidence - 1)), by_seed, level)
+    se, low, high, p = _mixed(value, (by_rows, max(1.0, free)), by_seed, level)
     clusters = len(set(shared.entity)) if shared.entity is not None else 0
     d = Difference(
         metric, value, low, high, p, len(shared.label), clusters, "entities" if clusters else "rows",

@@ -6,6 +6,7 @@
 __all__ = [
     "Interval",
     "evidence_note",
+    "standard_error",
     "interval_from",
     "intervals",
     "student_interval",
@@ -19,10 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from .draws import replicate
-from .measures import cut_model, prepare_models
+from .influence import freedom
+from mlworkbench.modelling.measures import (
+    Measures,
+    Statistic,
+    cut_model,
+    prepare_models,
+    unit_influence,
+)
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #7e14c052
@@ -59,19 +67,33 @@ _LINKS = {
 }
 
 
-def evidence_note(evidence: float, carried_by: str, enough: int = 30) -> str:
-    """Say that the evidence is thin (fewer than `enough` units carry it), or nothing."""
-    if evidence >= enough:
+def evidence_note(evidence: float, carried_by: str) -> str:
+    """Say that the evidence is thin (fewer than ten units carry it), or nothing."""
+    if evidence >= 10:
         return ""
-    many = max(0, int(round(evidence)))
-    if evidence >= 30:
-        return (
-            f"on {many:,} {carried_by} a 95% interval of it holds the truth about 94 times in 100"
-        )
-    return f"stands on about {many} {carried_by}: the interval may be too narrow"
+    return f"stands on about {max(0, int(evidence))} {carried_by}: the interval may be too narrow"
 
 
-def interval_from(value: float, replicas, link: str, evidence: float, level: float = 0.95):
+def standard_error(replicas, free: float) -> tuple[float, float]:
+    """Return the standard error of what was resampled, and its degrees of freedom.
+
+    Parameters
+    ----------
+    replicas : array_like, shape (resamples,)
+        Its values on the resamples; ``nan`` where it had none.
+    free : float
+        Degrees of freedom of the units' influence (see ``influence.freedom``).
+    """
+    drawn = int(np.count_nonzero(np.isfinite(replicas)))
+    if drawn < 2:
+        return np.nan, np.nan
+    se = float(np.nanstd(replicas, ddof=1)) * (1 + 1 / free) ** 0.5
+    return se, 1 / (1 / free + 1 / (drawn - 1))
+
+
+def interval_from(
+    value: float, replicas, link: str, count: float, free: float = np.inf, level: float = 0.95
+):
     """Return the ends of an interval from bootstrap replicas.
 
     Parameters
@@ -82,8 +104,10 @@ def interval_from(value: float, replicas, link: str, evidence: float, level: flo
         The metric on the resamples; ``nan`` where it had no value.
     link : str
         The scale of symmetry: ``logit``, ``log``, ``log1m`` or ``plain``.
-    evidence : float
-        Units that carry the metric; Student's t takes one less.
+    count : float
+        Units that carry the metric; fewer than two give no interval.
+    free : float
+        Degrees of freedom of the units' influence.
     level : float
         Coverage wanted.
 
@@ -93,21 +117,34 @@ def interval_from(value: float, replicas, link: str, evidence: float, level: flo
         Low and high; ``nan`` where nothing can be said.
     """
     tail = (1 - level) / 2
-    if evidence < 2 or not np.isfinite(value):
+    if count < 2 or not np.isfinite(value):
         return np.nan, np.nan
     if link == "logit" and not 0 < value < 1:
-        edge = tail ** (1 / evidence)
+        edge = tail ** (1 / count)
         return (edge, 1.0) if value >= 1 else (0.0, 1 - edge)
     if (link == "log" and value <= 0) or (link == "log1m" and value >= 1):
         return np.nan, np.nan
     forth, slope, back = _LINKS[link]
-    half = stats.t.ppf(1 - tail, evidence - 1) * np.nanstd(replicas, ddof=1) * slope(value)
+    se, free = standard_error(replicas, free)
+    half = special.stdtrit(free, 1 - tail) * se * slope(value)
     with np.errstate(over="ignore"):
         ends = back(forth(value) - abs(half)), back(forth(value) + abs(half))
     return float(min(ends)), float(max(ends))
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #c8dac7d9
+def _interval(model: Measures, s: Statistic, whole, drawn, level: float) -> Interval:
+    """Judge one metric of a model from its values on the rows (`whole`) and on the resamples."""
+    value, free = float(s.value(*whole)[0]), freedom(unit_influence(model, s, *whole))
+    low, high = interval_from(value, s.value(*drawn), s.link, s.count, free, level)
+    note = evidence_note(min(s.count, 1 + free), s.carried_by)
+    if np.isnan(low):
+        note = f"no interval: {int(s.count)} {s.carried_by} are too few to tell"
+    elif s.link == "logit" and value in (0, 1):
+        note = note or f"all alike in {int(s.count)} {s.carried_by}: the exact bound is given"
+    return Interval(value, low, high, len(model.rows.label), note)
+
+
 def intervals(
     task: str,
     label,
@@ -165,34 +202,23 @@ def intervals(
     made, models = prepare_models(
         task, label, [score], weight, entity, classes, threshold, costs, metrics, top
     )
-    values = cut_model(models, 0, *replicate(made, 0, seed))
+    whole = cut_model(models, 0, *replicate(made, 0, seed))
     drawn = replicate(made, resamples, seed, threads=threads, progress=progress)
-    replicas, n, answer = cut_model(models, 0, *drawn), len(models[0].rows.label), {}
-    for s in models[0].found:
-        value = float(s.value(*values)[0])
-        low, high = interval_from(value, s.value(*replicas), s.link, s.evidence, level)
-        note = evidence_note(s.evidence, s.carried_by, s.enough)
-        if np.isnan(low):
-            note = f"no interval: {int(s.evidence)} {s.carried_by} are too few to tell"
-        elif s.link == "logit" and value in (0, 1):
-            note = (
-                note or f"all alike in {int(s.evidence)} {s.carried_by}: the exact bound is given"
-            )
-        answer[s.name] = Interval(value, low, high, n, note)
-    return answer
+    drawn = cut_model(models, 0, *drawn)
+    return {s.name: _interval(models[0], s, whole, drawn, level) for s in models[0].found}
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #73c90f36
 def student_interval(
-    value: float, se: float, evidence: float, level: float
+    value: float, se: float, free: float, level: float
 ) -> tuple[float, float, float]:
-    """Return the interval and the two-sided p value of a difference, by Student's t over its evidence."""
+    """Return the interval and the two-sided p value of a difference, by Student's t with `free` degrees of freedom."""
     if se <= 1e-12 * max(1.0, abs(value)) and abs(value) <= 1e-12:
         return 0.0, 0.0, 1.0
-    if evidence < 2 or not se > 0:
+    if not (free > 0 and se > 0):
         return np.nan, np.nan, np.nan
-    half = float(stats.t.ppf((1 + level) / 2, evidence - 1)) * se
-    return value - half, value + half, float(2 * stats.t.sf(abs(value) / se, evidence - 1))
+    half = float(special.stdtrit(free, (1 + level) / 2)) * se
+    return value - half, value + half, float(2 * special.stdtr(free, -abs(value) / se))
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #253a7f7f
@@ -221,7 +247,7 @@ class Difference:
     a, b : float
         The metric of the first and of the second model.
     evidence : float
-        Units that carry it; Student's t takes one less.
+        Units that carry it: one more than the degrees of freedom of their influence.
     """
 
     metric: str
@@ -237,6 +263,24 @@ class Difference:
     a: float = float("nan")
     b: float = float("nan")
     evidence: float = float("inf")
+
+
+def _difference(pair: list, name: str, resampled: str, level: float) -> Difference:
+    """Judge how one metric differs; `pair` has each model, its values on the rows and resampled."""
+    each = [next(s for s in m.found if s.name == name) for m, _, _ in pair]
+    both = list(zip(each, pair, strict=True))
+    a, b = (float(s.value(*whole)[0]) for s, (_, whole, _) in both)
+    moved = [unit_influence(model, s, *whole) for s, (model, whole, _) in both]
+    replicas = [s.value(*drawn) for s, (_, _, drawn) in both]
+    evidence = 1 + freedom(moved[1] - moved[0])
+    count = min(s.count for s in each) if each[0].link == "logit" else evidence
+    se, free = standard_error(replicas[1] - replicas[0], evidence - 1)
+    low, high, p = student_interval(b - a, se, free if count >= 2 else 0, level)
+    note = evidence_note(min(count, evidence), each[0].carried_by)
+    if np.isnan(low):
+        note = f"no interval: {int(count)} {each[0].carried_by} are too few to tell"
+    n, clusters = len(pair[0][0].rows.label), pair[0][0].units if resampled == "entities" else 0
+    return Difference(name, b - a, low, high, p, n, clusters, resampled, note, se, a, b, evidence)
 
 
 def paired(
@@ -277,38 +321,12 @@ def paired(
     made, models = prepare_models(
         task, label, [score_a, score_b], weight, entity, classes, threshold, costs, metrics, top
     )
-    values = replicate(made, 0, seed)
-    replicas = replicate(made, resamples, seed, threads=threads, progress=progress)
-    clusters, n, answer = (0 if entity is None else made.units), len(models[0].rows.label), {}
-    second = {s.name: s for s in models[1].found}
-    for s in models[0].found:
-        if s.name not in second:
-            continue
-        pair = [(s, 0), (second[s.name], 1)]
-        a, b = (float(t.value(*cut_model(models, i, *values))[0]) for t, i in pair)
-        drawn = [t.value(*cut_model(models, i, *replicas)) for t, i in pair]
-        evidence = min(s.evidence, second[s.name].evidence)
-        se = float(np.nanstd(drawn[1] - drawn[0], ddof=1))
-        low, high, p = student_interval(b - a, se, evidence, level)
-        note = evidence_note(evidence, s.carried_by, s.enough)
-        if np.isnan(low):
-            note = f"no interval: {int(evidence)} {s.carried_by} are too few to tell"
-        answer[s.name] = Difference(
-            s.name,
-            b - a,
-            low,
-            high,
-            p,
-            n,
-            clusters,
-            "rows" if entity is None else "entities",
-            note,
-            se,
-            a,
-            b,
-            evidence,
-        )
-    return answer
+    whole = replicate(made, 0, seed)
+    drawn = replicate(made, resamples, seed, threads=threads, progress=progress)
+    pair = [(m, *(cut_model(models, i, *v) for v in (whole, drawn))) for i, m in enumerate(models)]
+    both = [s.name for s in models[0].found if s.name in {t.name for t in models[1].found}]
+    resampled = "rows" if entity is None else "entities"
+    return {m: _difference(pair, m, resampled, level) for m in both}
 
 
 # %% ../../nbs/4_modelling/02_resampling.ipynb #dfdaa289
@@ -330,7 +348,8 @@ def replicas(
     Returns
     -------
     (ndarray of shape (k,), ndarray of shape (resamples, k), float)
-        The models' values on the rows, on the resamples, and how many units carry them.
+        The models' values on the rows, on the resamples, and how many units carry them: one more
+        than the degrees of freedom of the influence on the model where these are fewest.
     """
     wanted = {"weight": None, "entity": None, "classes": None, "threshold": None, "costs": None}
     made, models = prepare_models(task, label, scores, **(wanted | more), metrics=[metric])
@@ -340,4 +359,6 @@ def replicas(
         np.stack([s.value(*cut_model(models, i, *d)) for i, s in enumerate(each)], axis=1)
         for d in drawn
     ]
-    return found[0][0], found[1], min(s.evidence for s in each)
+    whole = [cut_model(models, i, *drawn[0]) for i in range(len(models))]
+    moved = [unit_influence(*of, *at) for *of, at in zip(models, each, whole, strict=True)]
+    return found[0][0], found[1], min(1 + freedom(m) for m in moved)

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core.errors import WorkbenchError
-from .metrics import Rows, checked, row_losses
+from .draws import sorted_once
+from .influence import rank_influence
+from .metrics import Rows, checked, metric_table, row_losses
 
 # %% ../../nbs/4_modelling/07_slices.ipynb #58980138
 METRIC = {"binary": "auc", "multiclass": "accuracy", "regression": "mae"}
@@ -45,24 +46,11 @@ def contributions(rows: Rows, metric: str) -> tuple[float, np.ndarray]:
         loss = row_losses(rows, metric)
         value = float(w @ loss)
         return value, w * (loss - value)
-    one = rows.label == 1
-    share = float(w[one].sum())
-    if not 0 < share < 1:
-        raise WorkbenchError("all rows have one label, so there is no auc", "Take more rows")
-    placed = np.empty(len(w))
-    placed[one] = _below(rows.score[~one], w[~one], rows.score[one]) / (1 - share)
-    placed[~one] = 1 - _below(rows.score[one], w[one], rows.score[~one]) / share
-    value = float(w[one] @ placed[one]) / share
-    return value, w * (placed - value) / np.where(one, share, 1 - share)
-
-
-def _below(score: np.ndarray, weight: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Weight of the scores below each of `at`, ties for half."""
-    order = np.argsort(score, kind="stable")
-    sums = np.r_[0.0, np.cumsum(weight[order])]
-    left = np.searchsorted(score[order], at, side="left")
-    right = np.searchsorted(score[order], at, side="right")
-    return (sums[left] + sums[right]) / 2
+    value = metric_table("binary")["auc"].function(rows)
+    place, code, weight = sorted_once(rows.label, rows.score, np.arange(len(w)), rows.weight)
+    moved = np.empty(len(w))
+    moved[place] = rank_influence(code, weight)[0]
+    return value, moved
 
 
 # %% ../../nbs/4_modelling/07_slices.ipynb #7c471d5f

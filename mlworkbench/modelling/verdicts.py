@@ -98,17 +98,20 @@ def rows_needed(
     Returns
     -------
     int
-        Rows in all, of the same kind (as many for each entity, and positives as often).
+        Rows in all, of the same kind (as many for each entity, and positives as often). With 300
+        positives it came true in 79 to 83 of 100 simulated cases, with 30 in 55 to 86.
     """
     if not (worth > 0 and difference.se > 0 and math.isfinite(difference.se)):
         raise WorkbenchError(
             "rows needed cannot be computed", "It takes a worth above 0 and a standard error"
         )
-    rows, seen = 0.0, max(2.0, difference.evidence)
+    free = max(1.0, difference.evidence - 1)
+    spread = difference.n * difference.se**2 / (1 + 1 / free)
+    rows = float(difference.n)
     for _ in range(50):  # few rows mean few degrees of freedom, which ask for more rows
-        units = seen if rows == 0 else max(3.0, seen * rows / difference.n)
-        t = stats.t.ppf([(1 + level) / 2, power], units - 1).sum()
-        before, rows = rows, difference.n * (difference.se * t / worth) ** 2
+        then = max(2.0, free * rows / difference.n)
+        t = stats.t.ppf([(1 + level) / 2, power], then).sum()
+        before, rows = rows, spread * (1 + 1 / then) * (t / worth) ** 2
         if abs(rows - before) < 0.5:
             break
     return max(1, math.ceil(rows))
@@ -296,10 +299,12 @@ def verdict(
 
 def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
     """Say how many more rows would tell a difference of `worth`."""
-    wanted = _amount(worth, facts.unit)
+    wanted, often = _amount(worth, facts.unit), "four times in five"
+    if d.evidence * (d.n + more) / d.n < 60:  # units that would carry it then
+        often = f"roughly {often}"
     if more == 0:
-        return f"These rows would show a difference of {wanted} four times in five."
-    said = f"To tell a difference of {wanted} four times in five takes {more:,} more rows"
+        return f"These rows would show a difference of {wanted} {often}."
+    said = f"To tell a difference of {wanted} {often} takes {more:,} more rows"
     if facts.weeks:
         said += f", about {math.ceil(more * facts.weeks / d.n):,} more weeks"
     return said + "."
