@@ -124,7 +124,7 @@ def execute_forked(
     """
     limits, secrets = run_limits(wb), secret_values(wb, values)
     asked = {"notebook": inject_parameters(notebook, values), "folder": str(run.folder)}
-    asked |= {"root": str(wb.root), "values": values, "most": limits.output}
+    asked |= {"secrets": secrets, "most": limits.output}
     with _memory_files() as handles:
         process = fork(
             "mlworkbench.execution.cells:run_cells",

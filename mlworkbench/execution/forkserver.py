@@ -76,7 +76,7 @@ def socket_folder() -> Path:
 _READ_ON_IMPORT = (
     "PYTHON", "LD_", "LC_", "LANG", "MPL", "MATPLOTLIB", "NUMBA_", "ARROW_", "PANDAS_", "SKLEARN_",
     "SCIPY_", "NPY_", "OPENBLAS_", "MKL_", "OMP_", "KMP_", "GOMP_", "HOME", "XDG_", "PYDEVD_",
-    "DEBUGPY_", "PLOTLY_", "TQDM_",
+    "DEBUGPY_", "PLOTLY_", "TQDM_", "IPYTHON", "VIRTUAL_ENV",
 )  # fmt: skip
 
 

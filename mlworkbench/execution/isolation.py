@@ -67,6 +67,7 @@ PRELOAD = (
     "scipy.stats",
     "matplotlib.pyplot",
     "mlworkbench",
+    "mlworkbench.execution.cells:make_ready",
 )
 
 
@@ -189,7 +190,8 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
     Parameters
     ----------
     names : iterable of str
-        Modules. ``mlworkbench`` stands for all of the library's own.
+        Modules; ``mlworkbench`` stands for all of the library's own. ``module:function`` is
+        imported and called at the end.
 
     Returns
     -------
@@ -206,7 +208,7 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
     builtins.get_ipython = _ShellToCome  # pandas looks there
     for name in wanted:
         try:
-            importlib.import_module(name)
+            importlib.import_module(name.partition(":")[0])
         except ModuleNotFoundError:
             missing[name] = "not installed"
         except (Exception, SystemExit) as err:  # that it cannot be imported is the run's affair
@@ -220,6 +222,9 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
         sys.modules["duckdb"].close()
     if "matplotlib" in sys.modules:
         _warm_backend()
+    for module, _, function in (name.partition(":") for name in names if name not in missing):
+        if function:
+            getattr(sys.modules[module], function)()
     return missing
 
 
