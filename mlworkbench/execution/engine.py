@@ -43,7 +43,7 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .provisioner import available, install_kernelspec
-from .record import Run, close_run, open_run
+from .record import Run, close_run, open_run, settle_run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af
@@ -423,7 +423,7 @@ def tracked_run(
     try:
         yield run
     except KeyboardInterrupt:
-        close_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run))
+        settle_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run))
         raise
     except WorkbenchError as err:
         state = getattr(err, "state", "failed")
@@ -438,9 +438,9 @@ def tracked_run(
         raise said from err
     except BaseException as err:
         said = f"{type(err).__name__}: {err}"[:500]
-        close_run(run.run, "failed", said, wb=wb, **_keep_files(run))
+        settle_run(run.run, "failed", said, wb=wb, **_keep_files(run))
         raise
-    close_run(run.run, "finished", wb=wb, **_keep_files(run))
+    settle_run(run.run, "finished", wb=wb, **_keep_files(run))
 
 
 def _keep_files(run: Run) -> dict:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -63,8 +64,9 @@ def inject_parameters(notebook: dict, values: dict) -> dict:
             i for i, c in enumerate(cells) if "parameters" in c.get("metadata", {}).get("tags", [])
         )
         source = translate_parameters("python3", "python", values, "Parameters")
-        new = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
-        cells.insert(next(tagged, -1) + 1, new)
+        new = {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "source": source}
+        named = {"id": secrets.token_hex(4)} if any("id" in c for c in cells) else {}
+        cells.insert(next(tagged, -1) + 1, new | empty | named)
     metadata = notebook["metadata"] | {"papermill": {"parameters": values}}
     return notebook | {"cells": cells, "metadata": metadata}
 
@@ -82,10 +84,10 @@ def _memory_files() -> Iterator[list[int]]:
             os.close(handle)
 
 
-def _keep_log(handles: list[int], path: Path, secrets: tuple[str, ...], most: int) -> None:
+def _keep_log(handles: list[int], path: Path, hidden: tuple[str, ...], most: int) -> None:
     pieces = [os.pread(h, min(os.fstat(h).st_size, most), 0) for h in handles]
     if text := b"".join(pieces).decode(errors="replace"):
-        replace_file(path, redact(text, secrets))
+        replace_file(path, redact(text, hidden))
 
 
 # %% ../../nbs/3_execution/07_forked.ipynb #948deae3
@@ -122,21 +124,21 @@ def execute_forked(
     WorkbenchError
         A cell failed, the process died, a limit was broken.
     """
-    limits, secrets = run_limits(wb), secret_values(wb, values)
+    limits, hidden = run_limits(wb), secret_values(wb, values)
     asked = {"notebook": inject_parameters(notebook, values), "folder": str(run.folder)}
-    asked |= {"secrets": secrets, "most": limits.output}
+    asked |= {"secrets": hidden, "most": limits.output}
     with _memory_files() as handles:
         process = fork(
             "mlworkbench.execution.cells:run_cells",
             asked,
-            env=kernel_environment(run, wb, secrets),
+            env=kernel_environment(run, wb, hidden),
             cwd=cwd,
             stdout=handles[0],
             stderr=handles[1],
         )
         watch = Watch(process.pid, run.folder, limits)
         why = _wait(process, watch, report, stop, handles)
-        _keep_log(handles, run.folder / "kernel.log", secrets, limits.output)
+        _keep_log(handles, run.folder / "kernel.log", hidden, limits.output)
     _conclude(run, process, why)
 
 
