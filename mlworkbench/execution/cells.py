@@ -25,7 +25,7 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from nbformat import NotebookNode, from_dict
-from nbformat.v4 import writes_json
+from nbformat.v4.rwbase import split_lines
 from traitlets import Type
 from traitlets.config import Config
 
@@ -128,6 +128,11 @@ class Sheet:
 def _output(kind: str, **fields: Any) -> NotebookNode:
     """An output as the format has it (nbformat's own maker validates each: 50 ms in a fresh process)."""
     return from_dict({"output_type": kind, **fields})
+
+
+def _as_jupyter_does(nb: NotebookNode) -> str:
+    """The text of a notebook that will not change any more (its texts become lists of lines)."""
+    return json.dumps(split_lines(nb), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def _carried(text: str) -> str:
@@ -345,7 +350,7 @@ def run_cells(notebook: dict, folder: str, secrets: list[str], most: int) -> int
         if failed or shell.left:
             break
     _keep_widgets(nb)
-    sheet.save(writes_json)
+    sheet.save(_as_jupyter_does)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     outcome = {"failed": failed, "left": index + 1 if shell.left else None, "peak": peak}
     replace_file(Path(folder) / "outcome.json", json.dumps(outcome))

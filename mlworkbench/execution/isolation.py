@@ -230,9 +230,11 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
 
 def _warm_backend() -> None:
     """Let matplotlib look for its backends once: it takes 50 ms, in every fork otherwise."""
-    inline = "module://matplotlib_inline.backend_inline"
+    inline = (
+        "module://matplotlib_inline.backend_inline"  # its import is the run's: it looks for a shell
+    )
     with suppress(ImportError, ValueError):
-        importlib.import_module("matplotlib_inline.backend_inline")
+        importlib.import_module("matplotlib.backends.backend_agg")
         sys.modules["matplotlib"].rcsetup.validate_backend(inline)
 
 
@@ -360,11 +362,7 @@ def _own_backend() -> None:
     """Let matplotlib draw where the kernel's environment says, not where the parent's did."""
     if "matplotlib" in sys.modules and (backend := os.environ.get("MPLBACKEND")):
         with suppress(ValueError, ImportError):
-            sys.modules["matplotlib"].rcParams["backend"] = backend  # asked for by its import
-            if "matplotlib.pyplot" in sys.modules:
-                sys.modules["matplotlib.pyplot"].switch_backend(backend)
-        if inline := sys.modules.get("matplotlib_inline.backend_inline"):
-            inline._enable_matplotlib_integration()  # what its import does, where a shell is there
+            sys.modules["matplotlib"].rcParams["backend"] = backend  # loaded with the first figure
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #dee6596f

@@ -374,16 +374,15 @@ class Taken(WorkbenchError):
 
 def _take_place(db: sa.Connection, place: str) -> None:
     """Declare dead whoever runs in a place; refuse when somebody has finished there."""
-    there = sa.select(facts.c.run).where(facts.c.name == "place", facts.c.value == place)
-    why = "another worker has taken its place"
-    db.execute(
-        runs.update()
-        .where(runs.c.run.in_(there), runs.c.state == "running")
-        .values(state="interrupted", ended=now(), error=why)
-    )
-    done = sa.select(runs.c.run).where(runs.c.run.in_(there), runs.c.state == "finished")
-    if (found := db.scalar(done)) is not None:
-        raise Taken(found)
+    there = sa.select(runs.c.run, runs.c.state).join(facts, facts.c.run == runs.c.run)
+    there = db.execute(there.where(facts.c.name == "place", facts.c.value == place)).all()
+    for run, state in there:
+        if state == "finished":
+            raise Taken(run)
+    if left := [run for run, state in there if state == "running"]:
+        why = "another worker has taken its place"
+        dead = runs.update().where(runs.c.run.in_(left))
+        db.execute(dead.values(state="interrupted", ended=now(), error=why))
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
