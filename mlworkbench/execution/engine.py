@@ -235,6 +235,10 @@ def _clean_log(path: Path, secrets: tuple[str, ...], most: int) -> Iterator[int]
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #a6d61689
+class _CellFailed(WorkbenchError):
+    """A cell failed: recorded here; Papermill looks at the cells itself and raises its own error."""
+
+
 class WorkbenchEngine(NBClientEngine):
     """Papermill's engine ``mlworkbench``: each execution is a tracked run."""
 
@@ -272,9 +276,13 @@ class WorkbenchEngine(NBClientEngine):
         source = Path(options.get("input_path") or "notebook.ipynb")
         values, wb = options["hidden"]["values"], options["hidden"]["wb"]
         path = source.resolve() if source.exists() else None
-        with tracked_run(source.stem, notebook=path, values=values, wb=wb) as run:
+        with (
+            contextlib.suppress(_CellFailed),
+            tracked_run(source.stem, notebook=path, values=values, wb=wb) as run,
+        ):
             _execute(nb_man, kernel_name, run, **options)
-            _raise_failed_cell(nb_man.nb)
+            if found := failed_cell(nb_man.nb):
+                raise _CellFailed(f"the notebook failed in {found}")
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
@@ -377,22 +385,22 @@ def choose_kernel(named: str, wanted: str = "auto") -> tuple[str, str]:
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #db1eafdf
+def _left(output: Any) -> bool:
+    """Whether a cell ended the notebook with ``sys.exit(0)``: to Papermill that is no error."""
+    return output.ename == "SystemExit" and output.evalue in ("", "0")
+
+
 def failed_cell(notebook: Any) -> str | None:
     """What stopped a notebook: ``cell 4, line 2: ZeroDivisionError: division by zero``; None if nothing did."""
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
-            if output.output_type == "error":
+            if output.output_type == "error" and not _left(output):
                 trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
                 found = re.findall(r"(?:Cell\s+In\s*\[\d+\].*?line|-+>\s*)\s*(\d+)", trace)
                 places = [n for n in found if int(n) <= len(cell.source.splitlines())]
                 where = f"cell {number}" + (f", line {places[0]}" if places else "")
                 return " ".join(f"{where}: {output.ename}: {output.evalue}".split())[:500]
     return None
-
-
-def _raise_failed_cell(notebook: Any) -> None:
-    if found := failed_cell(notebook):
-        raise WorkbenchError(f"the notebook failed in {found}")
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #88896299

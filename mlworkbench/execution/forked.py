@@ -7,11 +7,11 @@ __all__ = ["inject_parameters", "execute_forked"]
 
 # %% ../../nbs/3_execution/07_forked.ipynb #c9ffe6dc
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +32,10 @@ from mlworkbench.execution.limits import (
     replace_file,
     run_limits,
 )
-from .provisioner import ForkedProcess, _readable, fork
+from .provisioner import fork
 from .record import Run
 from .redaction import redact, secret_values
+from .spares import nameless_files, take_spare
 
 
 # %% ../../nbs/3_execution/07_forked.ipynb #b7cbd11b
@@ -73,12 +74,17 @@ def inject_parameters(notebook: dict, values: dict) -> dict:
 
 # %% ../../nbs/3_execution/07_forked.ipynb #65a7ef68
 @contextlib.contextmanager
-def _memory_files() -> Iterator[list[int]]:
-    handles = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr")]
-    for handle in handles:
-        fcntl.fcntl(handle, fcntl.F_SETFL, os.O_APPEND)
+def _at_work(arguments: dict, env: dict, cwd: Path, spare: bool) -> Iterator[tuple[Any, list[int]]]:
+    """A process that runs the cells, and the files with what it writes past Python."""
+    call = "mlworkbench.execution.cells:run_cells"
+    if spare:
+        with contextlib.closing(take_spare(call, arguments, env=env, cwd=cwd)) as taken:
+            yield taken.process, taken.handles
+        return
+    handles = nameless_files()
     try:
-        yield handles
+        streams = {"stdout": handles[0], "stderr": handles[1]}
+        yield fork(call, arguments, env=env, cwd=cwd, **streams), handles
     finally:
         for handle in handles:
             os.close(handle)
@@ -98,10 +104,11 @@ def execute_forked(
     *,
     cwd: Path,
     wb: Workbench,
+    spare: bool = False,
     report: Progress = silent,
     stop: threading.Event | None = None,
 ) -> None:
-    """Execute a notebook in a fork of the warm server, as an open run.
+    """Execute a notebook in a fork of the warm server, or in a spare, as an open run.
 
     Parameters
     ----------
@@ -113,6 +120,8 @@ def execute_forked(
     cwd : Path
         Where its cells work.
     wb : Workbench
+    spare : bool
+        Whether to take a spare instead of a fork.
     report : Progress
     stop : Event, optional
         Ends the run when it is set.
@@ -127,25 +136,24 @@ def execute_forked(
     limits, hidden = run_limits(wb), secret_values(wb, values)
     asked = {"notebook": inject_parameters(notebook, values), "folder": str(run.folder)}
     asked |= {"secrets": hidden, "most": limits.output}
-    with _memory_files() as handles:
-        process = fork(
-            "mlworkbench.execution.cells:run_cells",
-            asked,
-            env=kernel_environment(run, wb, hidden),
-            cwd=cwd,
-            stdout=handles[0],
-            stderr=handles[1],
-        )
+    with _at_work(asked, kernel_environment(run, wb, hidden), cwd, spare) as (process, handles):
         watch = Watch(process.pid, run.folder, limits)
         why = _wait(process, watch, report, stop, handles)
         _keep_log(handles, run.folder / "kernel.log", hidden, limits.output)
-    _conclude(run, process, why)
+    _conclude(run, process, why, "spare" if spare else "forked")
 
 
-def _wait(process: ForkedProcess, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
+def _ended(process: Any, seconds: float) -> bool:
+    """Wait for the end of a process for so long; tell whether it has come."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
     """Wait for the end; say which limit ended it, or nothing."""
     ending = 0
-    while not _readable(process.handle, 0.2):
+    while not _ended(process, 0.2):
         if stop is not None and stop.is_set():
             end_tree(process.pid)
             process.wait(30)
@@ -165,16 +173,15 @@ def _wait(process: ForkedProcess, watch: Watch, report: Progress, stop: Any, han
         ending += (watch.folder / "outcome.json").exists()
         if ending > 25:  # all cells are done, and some thread of the notebook's does not end
             end_tree(process.pid)
-    process.wait(30)
     return ""
 
 
-def _conclude(run: Run, process: ForkedProcess, why: str) -> None:
+def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
     """Read what became of the notebook; raise when it did not end well."""
     outcome = None
     with contextlib.suppress(OSError, ValueError):
         outcome = json.loads((run.folder / "outcome.json").read_text())
-        facts = {"peak_memory": str(outcome["peak"]), "kernel": "forked, without a wire"}
+        facts = {"peak_memory": str(outcome["peak"]), "kernel": f"{kind}, without a wire"}
         replace_file(run.folder / "facts.json", json.dumps(facts))
     (run.folder / "outcome.json").unlink(missing_ok=True)
     if outcome is None:

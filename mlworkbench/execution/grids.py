@@ -29,7 +29,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench, shipped_folder
 from ..core.store import facts, held_open, metrics, reading, reads, runs
 from ..data.lake import last_changes, sha256
-from .jobs import can_fork, find_notebook, job_values
+from .jobs import find_notebook, job_values, needs_no_wire
 from .limits import cell_at_work
 from .parameters import notebook_parameters, read_notebook
 from .record import installed_packages, new_id, read_run, read_runs
@@ -322,7 +322,7 @@ def _run_all(
     shares = max(len(os.sched_getaffinity(0)), jobs)
     how: dict = {"retries": int(wb.setting("jobs", "retries"))}
     how |= {"weight": (max(1, shares // jobs), shares) if executor is None else (1, 0)}
-    if executor is None and can_fork(book, wb):
+    if executor is None and needs_no_wire(book, wb):
         pool = threads = concurrent.futures.ThreadPoolExecutor(jobs, "grid")
         how["stop"] = stop
     else:

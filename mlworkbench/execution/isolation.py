@@ -15,6 +15,7 @@ __all__ = [
     "adopt_orphans",
     "pool_sizes",
     "settle",
+    "take_over",
     "run_kernel",
     "run_call",
     "leave",
@@ -378,11 +379,24 @@ def settle(wish: Mapping, pools: object = None) -> None:
     """
     _own_session()
     _take_circumstances(wish["circumstances"])
-    _own_environment(wish["env"], wish["cwd"])
     _own_chance()
-    _own_threads(pools, wish["env"])
+    take_over(wish["env"], wish["cwd"], pools)
     sys.argv = list(wish["argv"])
     gc.enable()
+
+
+def take_over(env: Mapping[str, str], cwd: str, pools: object = None) -> None:
+    """Take a run's environment and folder, and as many threads as they say.
+
+    Parameters
+    ----------
+    env : mapping
+    cwd : str
+    pools : threadpoolctl.ThreadpoolController, optional
+        The numerical libraries' pools.
+    """
+    _own_environment(env, cwd)
+    _own_threads(pools, env)
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #3091f28f
