@@ -273,7 +273,8 @@ class WorkbenchEngine(NBClientEngine):
         if tracked is not None:
             _execute(nb_man, kernel_name, tracked, **options)
             return
-        source = Path(options.get("input_path") or "notebook.ipynb")
+        given = options.get("input_path")  # Papermill takes a notebook in memory too
+        source = Path(given if isinstance(given, str | os.PathLike) else "notebook.ipynb")
         values, wb = options["hidden"]["values"], options["hidden"]["wb"]
         path = source.resolve() if source.exists() else None
         with (
