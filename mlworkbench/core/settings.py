@@ -85,7 +85,8 @@ SETTINGS = (
         "jobs",
         "kernel",
         "auto",
-        "Kernel of a run: auto, forked (fast), or a kernel's name such as python3.",
+        "Kernel of a run: auto, forked (fast), spare (a fresh process that has imported the libraries; "
+        "auto takes it for grids where forking is not safe), or a kernel's name such as python3.",
     ),
     Setting("jobs", "timeout", "0", "Seconds that one run may take; 0 is no limit."),
     Setting("jobs", "cell_timeout", "0", "Seconds that one cell may take; 0 is no limit."),

@@ -20,7 +20,7 @@ from ..data.lake import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
 from .limits import CANCEL
 from .parameters import notebook_parameters, read_notebook
-from .record import Run, get_run, run_details
+from .record import Run, get_run, read_run, run_details
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #38ed1420
@@ -205,7 +205,8 @@ def reproduce(
     about = {"experiment": old.experiment, "parent": old.run, "name": f"{old.name}-reproduced"}
     read = [s for t, s in before["snapshots"].items() if t != "predictions"]
     with _as_then(before["facts"].get("threads"), max(read, default=None)):
-        new = run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about)
+        run = run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about)
+        new = read_run(run, wb)
     after = run_details(new.run, wb)
     metrics = _different_metrics(before["all_metrics"], after["all_metrics"])
     predictions = _different_predictions(old.run, new.run, wb)

@@ -44,7 +44,7 @@ from mlworkbench.execution.limits import (
 )
 from .mlflow_files import keep_logged, mlflow_environment
 from .provisioner import available, install_kernelspec
-from .record import Run, close_run, open_run
+from .record import Run, close_run, open_run, settle_run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af
@@ -236,6 +236,10 @@ def _clean_log(path: Path, secrets: tuple[str, ...], most: int) -> Iterator[int]
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #a6d61689
+class _CellFailed(WorkbenchError):
+    """A cell failed: recorded here; Papermill looks at the cells itself and raises its own error."""
+
+
 class WorkbenchEngine(NBClientEngine):
     """Papermill's engine ``mlworkbench``: each execution is a tracked run."""
 
@@ -270,12 +274,17 @@ class WorkbenchEngine(NBClientEngine):
         if tracked is not None:
             _execute(nb_man, kernel_name, tracked, **options)
             return
-        source = Path(options.get("input_path") or "notebook.ipynb")
+        given = options.get("input_path")  # Papermill takes a notebook in memory too
+        source = Path(given if isinstance(given, str | os.PathLike) else "notebook.ipynb")
         values, wb = options["hidden"]["values"], options["hidden"]["wb"]
         path = source.resolve() if source.exists() else None
-        with tracked_run(source.stem, notebook=path, values=values, wb=wb) as run:
+        with (
+            contextlib.suppress(_CellFailed),
+            tracked_run(source.stem, notebook=path, values=values, wb=wb) as run,
+        ):
             _execute(nb_man, kernel_name, run, **options)
-            _raise_failed_cell(nb_man.nb)
+            if found := failed_cell(nb_man.nb):
+                raise _CellFailed(f"the notebook failed in {found}")
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
@@ -382,22 +391,22 @@ def choose_kernel(named: str, wanted: str = "auto") -> tuple[str, str]:
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #db1eafdf
+def _left(output: Any) -> bool:
+    """Whether a cell ended the notebook with ``sys.exit(0)``: to Papermill that is no error."""
+    return output.ename == "SystemExit" and output.evalue in ("", "0")
+
+
 def failed_cell(notebook: Any) -> str | None:
     """What stopped a notebook: ``cell 4, line 2: ZeroDivisionError: division by zero``; None if nothing did."""
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
-            if output.output_type == "error":
+            if output.output_type == "error" and not _left(output):
                 trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
                 found = re.findall(r"(?:Cell\s+In\s*\[\d+\].*?line|-+>\s*)\s*(\d+)", trace)
                 places = [n for n in found if int(n) <= len(cell.source.splitlines())]
                 where = f"cell {number}" + (f", line {places[0]}" if places else "")
                 return " ".join(f"{where}: {output.ename}: {output.evalue}".split())[:500]
     return None
-
-
-def _raise_failed_cell(notebook: Any) -> None:
-    if found := failed_cell(notebook):
-        raise WorkbenchError(f"the notebook failed in {found}")
 
 
 # %% ../../nbs/3_execution/07_engine.ipynb #88896299
@@ -428,7 +437,7 @@ def tracked_run(
     try:
         yield run
     except KeyboardInterrupt:
-        close_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
+        settle_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
         raise
     except WorkbenchError as err:
         state = getattr(err, "state", "failed")
@@ -443,9 +452,9 @@ def tracked_run(
         raise said from err
     except BaseException as err:
         said = f"{type(err).__name__}: {err}"[:500]
-        close_run(run.run, "failed", said, wb=wb, **_keep_files(run, wb))
+        settle_run(run.run, "failed", said, wb=wb, **_keep_files(run, wb))
         raise
-    close_run(run.run, "finished", wb=wb, **_keep_files(run, wb))
+    settle_run(run.run, "finished", wb=wb, **_keep_files(run, wb))
 
 
 def _keep_files(run: Run, wb: Workbench) -> dict:

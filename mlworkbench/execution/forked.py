@@ -7,10 +7,11 @@ __all__ = ["inject_parameters", "execute_forked"]
 
 # %% ../../nbs/3_execution/07_forked.ipynb #c9ffe6dc
 import contextlib
-import fcntl
 import json
 import os
+import secrets
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,10 @@ from mlworkbench.execution.limits import (
     replace_file,
     run_limits,
 )
-from .provisioner import ForkedProcess, _readable, fork
+from .provisioner import fork
 from .record import Run
 from .redaction import redact, secret_values
+from .spares import nameless_files, take_spare
 
 
 # %% ../../nbs/3_execution/07_forked.ipynb #b7cbd11b
@@ -63,29 +65,35 @@ def inject_parameters(notebook: dict, values: dict) -> dict:
             i for i, c in enumerate(cells) if "parameters" in c.get("metadata", {}).get("tags", [])
         )
         source = translate_parameters("python3", "python", values, "Parameters")
-        new = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
-        cells.insert(next(tagged, -1) + 1, new)
+        new = {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "source": source}
+        named = {"id": secrets.token_hex(4)} if any("id" in c for c in cells) else {}
+        cells.insert(next(tagged, -1) + 1, new | empty | named)
     metadata = notebook["metadata"] | {"papermill": {"parameters": values}}
     return notebook | {"cells": cells, "metadata": metadata}
 
 
 # %% ../../nbs/3_execution/07_forked.ipynb #65a7ef68
 @contextlib.contextmanager
-def _memory_files() -> Iterator[list[int]]:
-    handles = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr")]
-    for handle in handles:
-        fcntl.fcntl(handle, fcntl.F_SETFL, os.O_APPEND)
+def _at_work(arguments: dict, env: dict, cwd: Path, spare: bool) -> Iterator[tuple[Any, list[int]]]:
+    """A process that runs the cells, and the files with what it writes past Python."""
+    call = "mlworkbench.execution.cells:run_cells"
+    if spare:
+        with contextlib.closing(take_spare(call, arguments, env=env, cwd=cwd)) as taken:
+            yield taken.process, taken.handles
+        return
+    handles = nameless_files()
     try:
-        yield handles
+        streams = {"stdout": handles[0], "stderr": handles[1]}
+        yield fork(call, arguments, env=env, cwd=cwd, **streams), handles
     finally:
         for handle in handles:
             os.close(handle)
 
 
-def _keep_log(handles: list[int], path: Path, secrets: tuple[str, ...], most: int) -> None:
+def _keep_log(handles: list[int], path: Path, hidden: tuple[str, ...], most: int) -> None:
     pieces = [os.pread(h, min(os.fstat(h).st_size, most), 0) for h in handles]
     if text := b"".join(pieces).decode(errors="replace"):
-        replace_file(path, redact(text, secrets))
+        replace_file(path, redact(text, hidden))
 
 
 # %% ../../nbs/3_execution/07_forked.ipynb #948deae3
@@ -96,10 +104,11 @@ def execute_forked(
     *,
     cwd: Path,
     wb: Workbench,
+    spare: bool = False,
     report: Progress = silent,
     stop: threading.Event | None = None,
 ) -> None:
-    """Execute a notebook in a fork of the warm server, as an open run.
+    """Execute a notebook in a fork of the warm server, or in a spare, as an open run.
 
     Parameters
     ----------
@@ -111,6 +120,8 @@ def execute_forked(
     cwd : Path
         Where its cells work.
     wb : Workbench
+    spare : bool
+        Whether to take a spare instead of a fork.
     report : Progress
     stop : Event, optional
         Ends the run when it is set.
@@ -122,28 +133,27 @@ def execute_forked(
     WorkbenchError
         A cell failed, the process died, a limit was broken.
     """
-    limits, secrets = run_limits(wb), secret_values(wb, values)
+    limits, hidden = run_limits(wb), secret_values(wb, values)
     asked = {"notebook": inject_parameters(notebook, values), "folder": str(run.folder)}
-    asked |= {"root": str(wb.root), "values": values, "most": limits.output}
-    with _memory_files() as handles:
-        process = fork(
-            "mlworkbench.execution.cells:run_cells",
-            asked,
-            env=kernel_environment(run, wb, secrets),
-            cwd=cwd,
-            stdout=handles[0],
-            stderr=handles[1],
-        )
+    asked |= {"secrets": hidden, "most": limits.output}
+    with _at_work(asked, kernel_environment(run, wb, hidden), cwd, spare) as (process, handles):
         watch = Watch(process.pid, run.folder, limits)
         why = _wait(process, watch, report, stop, handles)
-        _keep_log(handles, run.folder / "kernel.log", secrets, limits.output)
-    _conclude(run, process, why)
+        _keep_log(handles, run.folder / "kernel.log", hidden, limits.output)
+    _conclude(run, process, why, "spare" if spare else "forked")
 
 
-def _wait(process: ForkedProcess, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
+def _ended(process: Any, seconds: float) -> bool:
+    """Wait for the end of a process for so long; tell whether it has come."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
     """Wait for the end; say which limit ended it, or nothing."""
     ending = 0
-    while not _readable(process.handle, 0.2):
+    while not _ended(process, 0.2):
         if stop is not None and stop.is_set():
             end_tree(process.pid)
             process.wait(30)
@@ -163,16 +173,15 @@ def _wait(process: ForkedProcess, watch: Watch, report: Progress, stop: Any, han
         ending += (watch.folder / "outcome.json").exists()
         if ending > 25:  # all cells are done, and some thread of the notebook's does not end
             end_tree(process.pid)
-    process.wait(30)
     return ""
 
 
-def _conclude(run: Run, process: ForkedProcess, why: str) -> None:
+def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
     """Read what became of the notebook; raise when it did not end well."""
     outcome = None
     with contextlib.suppress(OSError, ValueError):
         outcome = json.loads((run.folder / "outcome.json").read_text())
-        facts = {"peak_memory": str(outcome["peak"]), "kernel": "forked, without a wire"}
+        facts = {"peak_memory": str(outcome["peak"]), "kernel": f"{kind}, without a wire"}
         replace_file(run.folder / "facts.json", json.dumps(facts))
     (run.folder / "outcome.json").unlink(missing_ok=True)
     if outcome is None:

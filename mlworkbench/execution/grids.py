@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
@@ -28,10 +29,10 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench, shipped_folder
 from ..core.store import facts, held_open, metrics, reading, reads, runs
 from ..data.lake import last_changes, sha256
-from .jobs import can_fork, find_notebook, prepare_job
+from .jobs import find_notebook, job_values, needs_no_wire
 from .limits import cell_at_work
 from .parameters import notebook_parameters, read_notebook
-from .record import get_run, installed_packages, new_id, read_run
+from .record import installed_packages, new_id, read_run, read_runs
 from .redaction import redact_tree, secret_values
 from .sources import sources_changed
 from .spaces import expand_plan
@@ -43,13 +44,16 @@ def fingerprint(
     path: Path, values: dict, packages: dict[str, str], beside: "dict[str, str] | None" = None
 ) -> str:
     """What makes two runs the same but for their data: SHA-256 of code, parameters, packages."""
+    return _mark(_cells(read_notebook(path)), values, packages, beside or {})
+
+
+def _mark(cells: list[str], values: dict, packages: dict, beside: dict) -> str:
     typed = {k: [type(v).__name__, v] for k, v in values.items()}
-    parts = [_cells(path), typed, packages, beside or {}]
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+    return hashlib.sha256(canonical([cells, typed, packages, beside]).encode()).hexdigest()
 
 
-def _cells(path: Path) -> list[str]:
-    return ["".join(c["source"]) for c in read_notebook(path)["cells"] if c["cell_type"] == "code"]
+def _cells(book: dict) -> list[str]:
+    return ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code"]
 
 
 def code_beside(path: Path, values: dict, wb: Workbench) -> dict[str, str]:
@@ -67,7 +71,7 @@ def code_beside(path: Path, values: dict, wb: Workbench) -> dict[str, str]:
     own, found = path.parent != shipped_folder("jobs"), {}
     features = wb.root / wb.setting("jobs", "folder") / "features.ipynb"
     if features.is_file() and (own or values.get("view")):
-        code = canonical(_cells(features))
+        code = canonical(_cells(read_notebook(features)))
         found["features.ipynb"] = hashlib.sha256(code.encode()).hexdigest()
     return found | {f.name: sha256(f) for f in sorted(path.parent.glob("*.py")) if own}
 
@@ -271,7 +275,7 @@ def run_grid(
         with _shared_threads(jobs), held_open(wb):
             _run_all(notebook, todo, lines, jobs, experiment, executor, wb, tell, show)
     made = {
-        s: [get_run(x.run, wb=wb) for x in lines if x.state == s] for s in ("finished", "reused")
+        s: read_runs([x.run for x in lines if x.state == s], wb) for s in ("finished", "reused")
     }
     failed = [_failed(x, wb) for x in lines if x.state == "failed"]
     return Grid(made["finished"], made["reused"], failed)
@@ -293,10 +297,12 @@ def _failed(line: Line, wb: Workbench) -> dict:
 
 def _lines(notebook: Path, plan: dict, axes: dict, wb: Workbench) -> list[Line]:
     """The runs of a grid, checked, each once."""
-    packages, grid, lines = installed_packages(), new_id(), {}
-    for given in expand_plan(notebook_parameters(read_notebook(notebook)), plan, axes):
-        values = prepare_job(notebook, given, wb)[1]
-        mark = fingerprint(notebook, values, packages, code_beside(notebook, values, wb))
+    book, packages, grid, lines = read_notebook(notebook), installed_packages(), new_id(), {}
+    cells = _cells(book)
+    beside = {viewed: code_beside(notebook, {"view": viewed}, wb) for viewed in (True, False)}
+    for given in expand_plan(notebook_parameters(book), plan, axes):
+        values = job_values(notebook, book, given, wb)
+        mark = _mark(cells, values, packages, beside[bool(values.get("view"))])
         lines.setdefault(mark, Line(given, values, mark, f"{grid}:{len(lines)}"))
     return list(lines.values())
 
@@ -315,11 +321,12 @@ def _run_all(
 ) -> None:
     """Run what is to be done, keeping its lines up to date."""
     stop, begun, threads = threading.Event(), time.monotonic(), None
+    ended: queue.SimpleQueue = queue.SimpleQueue()
     book = read_notebook(notebook)
     shares = max(len(os.sched_getaffinity(0)), jobs)
     how: dict = {"retries": int(wb.setting("jobs", "retries"))}
     how |= {"weight": (max(1, shares // jobs), shares) if executor is None else (1, 0)}
-    if executor is None and can_fork(book, wb):
+    if executor is None and needs_no_wire(book, wb):
         pool = threads = concurrent.futures.ThreadPoolExecutor(jobs, "grid")
         how["stop"] = stop
     else:
@@ -330,16 +337,15 @@ def _run_all(
         for line in todo:
             marks = {"fingerprint": line.mark, "place": line.place, "grid": size}
             about = {"experiment": experiment, "marks": marks}
-            asked = (str(notebook), line.values, str(wb.root), about)
-            futures[pool.submit(run_one, *asked, **how)] = line
-    waiting = set(futures)
+            future = pool.submit(run_one, str(notebook), line.values, wb, about, **how)
+            futures[future] = line
+            future.add_done_callback(ended.put)
+    left = len(futures)
     try:
-        while waiting:
-            done, waiting = concurrent.futures.wait(
-                waiting, 0.5 if show else 2, concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
+        while left:
+            for future in _some(ended, left):
                 _settle(futures[future], future)
+                left -= 1
             tell()
             if show:
                 _look(todo, wb)
@@ -350,6 +356,16 @@ def _run_all(
         raise
     if executor is None:
         pool.shutdown()
+
+
+def _some(ended: queue.SimpleQueue, most: int) -> list[concurrent.futures.Future]:
+    """Those that end in the next half second."""
+    found: list = []
+    end = time.monotonic() + 0.5
+    while len(found) < most and (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(queue.Empty):
+            found.append(ended.get(timeout=left))
+    return found
 
 
 def _settle(line: Line, future: concurrent.futures.Future) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "adopt_orphans",
     "pool_sizes",
     "settle",
+    "take_over",
     "run_kernel",
     "run_call",
     "leave",
@@ -67,6 +68,7 @@ PRELOAD = (
     "scipy.stats",
     "matplotlib.pyplot",
     "mlworkbench",
+    "mlworkbench.execution.cells:make_ready",
 )
 
 
@@ -189,7 +191,8 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
     Parameters
     ----------
     names : iterable of str
-        Modules. ``mlworkbench`` stands for all of the library's own.
+        Modules; ``mlworkbench`` stands for all of the library's own. ``module:function`` is
+        imported and called at the end.
 
     Returns
     -------
@@ -206,7 +209,7 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
     builtins.get_ipython = _ShellToCome  # pandas looks there
     for name in wanted:
         try:
-            importlib.import_module(name)
+            importlib.import_module(name.partition(":")[0])
         except ModuleNotFoundError:
             missing[name] = "not installed"
         except (Exception, SystemExit) as err:  # that it cannot be imported is the run's affair
@@ -220,14 +223,19 @@ def preload(names: Iterable[str] = PRELOAD) -> dict[str, str]:
         sys.modules["duckdb"].close()
     if "matplotlib" in sys.modules:
         _warm_backend()
+    for module, _, function in (name.partition(":") for name in names if name not in missing):
+        if function:
+            getattr(sys.modules[module], function)()
     return missing
 
 
 def _warm_backend() -> None:
     """Let matplotlib look for its backends once: it takes 50 ms, in every fork otherwise."""
-    inline = "module://matplotlib_inline.backend_inline"
+    inline = (
+        "module://matplotlib_inline.backend_inline"  # its import is the run's: it looks for a shell
+    )
     with suppress(ImportError, ValueError):
-        importlib.import_module("matplotlib_inline.backend_inline")
+        importlib.import_module("matplotlib.backends.backend_agg")
         sys.modules["matplotlib"].rcsetup.validate_backend(inline)
 
 
@@ -355,11 +363,7 @@ def _own_backend() -> None:
     """Let matplotlib draw where the kernel's environment says, not where the parent's did."""
     if "matplotlib" in sys.modules and (backend := os.environ.get("MPLBACKEND")):
         with suppress(ValueError, ImportError):
-            sys.modules["matplotlib"].rcParams["backend"] = backend  # asked for by its import
-            if "matplotlib.pyplot" in sys.modules:
-                sys.modules["matplotlib.pyplot"].switch_backend(backend)
-        if inline := sys.modules.get("matplotlib_inline.backend_inline"):
-            inline._enable_matplotlib_integration()  # what its import does, where a shell is there
+            sys.modules["matplotlib"].rcParams["backend"] = backend  # loaded with the first figure
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #dee6596f
@@ -375,11 +379,24 @@ def settle(wish: Mapping, pools: object = None) -> None:
     """
     _own_session()
     _take_circumstances(wish["circumstances"])
-    _own_environment(wish["env"], wish["cwd"])
     _own_chance()
-    _own_threads(pools, wish["env"])
+    take_over(wish["env"], wish["cwd"], pools)
     sys.argv = list(wish["argv"])
     gc.enable()
+
+
+def take_over(env: Mapping[str, str], cwd: str, pools: object = None) -> None:
+    """Take a run's environment and folder, and as many threads as they say.
+
+    Parameters
+    ----------
+    env : mapping
+    cwd : str
+    pools : threadpoolctl.ThreadpoolController, optional
+        The numerical libraries' pools.
+    """
+    _own_environment(env, cwd)
+    _own_threads(pools, env)
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #3091f28f

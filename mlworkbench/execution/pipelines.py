@@ -245,7 +245,7 @@ def _run_step(
         about = {"parent": whole.run, "marks": {"fingerprint": mark, "step": step.name}}
         about |= {"cwd": wb.root, "wb": wb, "progress": tell}
         try:
-            twin = run_prepared(path, values, wire=False, **about).run
+            twin = run_prepared(path, values, wire=False, **about)
         except BaseException:
             _note_failed(step, whole, wb)
             raise

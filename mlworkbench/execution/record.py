@@ -16,7 +16,9 @@ __all__ = [
     "Taken",
     "write_params",
     "close_run",
+    "settle_run",
     "read_run",
+    "read_runs",
     "sweep",
     "find_run",
     "get_run",
@@ -330,6 +332,7 @@ def open_run(
     }
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": state["unknown"]} if state["unknown"] else {}
+    given = redact_tree(values or {}, secrets)
     with writing(wb) as db:
         if "place" in known:
             _take_place(db, known["place"])
@@ -340,8 +343,11 @@ def open_run(
             packages.insert(),
             [{"run": run, "package": k, "version": v} for k, v in installed_packages().items()],
         )
-        write_params(db, run, redact_tree(values or {}, secrets))
-    return _load(wb, [run])[0]
+        if given:
+            db.execute(params.insert(), [_param(run, k, v) for k, v in given.items()])
+    made = {f.name: row[f.name] for f in dataclasses.fields(Run) if f.name in row}
+    written = {k: json.loads(json.dumps(v, default=str)) for k, v in given.items()}
+    return Run(**made, params=written, root=wb.root, files=wb.files)
 
 
 def _keep_source(notebook: Path, folder: Path, secrets: tuple[str, ...]) -> None:
@@ -368,25 +374,26 @@ class Taken(WorkbenchError):
 
 def _take_place(db: sa.Connection, place: str) -> None:
     """Declare dead whoever runs in a place; refuse when somebody has finished there."""
-    there = sa.select(facts.c.run).where(facts.c.name == "place", facts.c.value == place)
-    why = "another worker has taken its place"
-    db.execute(
-        runs.update()
-        .where(runs.c.run.in_(there), runs.c.state == "running")
-        .values(state="interrupted", ended=now(), error=why)
-    )
-    done = sa.select(runs.c.run).where(runs.c.run.in_(there), runs.c.state == "finished")
-    if (found := db.scalar(done)) is not None:
-        raise Taken(found)
+    there = sa.select(runs.c.run, runs.c.state).join(facts, facts.c.run == runs.c.run)
+    there = db.execute(there.where(facts.c.name == "place", facts.c.value == place)).all()
+    for run, state in there:
+        if state == "finished":
+            raise Taken(run)
+    if left := [run for run, state in there if state == "running"]:
+        why = "another worker has taken its place"
+        dead = runs.update().where(runs.c.run.in_(left))
+        db.execute(dead.values(state="interrupted", ended=now(), error=why))
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
 def _numbered(db: sa.Connection, stem: str) -> str:
     """The next free name: one more than the highest number that a run of this stem has kept."""
     like = stem.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "-%"
-    names = db.scalars(sa.select(runs.c.name).where(runs.c.name.like(like, escape="\\")))
-    found = (re.fullmatch(re.escape(stem) + r"-(\d{1,9})", name) for name in names)
-    return f"{stem}-{max((int(m[1]) for m in found if m), default=0) + 1}"
+    query = sa.select(runs.c.name).where(runs.c.name.like(like, escape="\\"))
+    longest = query.order_by(sa.func.length(runs.c.name).desc(), runs.c.name.desc())
+    with db.execute(longest) as rows:
+        found = (re.fullmatch(re.escape(stem) + r"-([1-9]\d{0,8})", name) for (name,) in rows)
+        return f"{stem}-{next((int(m[1]) for m in found if m), 0) + 1}"
 
 
 def _give_back_number(db: sa.Connection, run: str) -> None:
@@ -402,21 +409,16 @@ def _give_back_number(db: sa.Connection, run: str) -> None:
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #e0470c79
-def _type_name(value: Any) -> str:
-    return type(value).__name__
+def _param(run: str, name: str, value: Any) -> dict:
+    text = json.dumps(value, default=str)
+    return {"run": run, "name": name, "value": text, "type": type(value).__name__}
 
 
 def write_params(db: sa.Connection, run: str, values: dict) -> None:
     """Write parameters of a run in the caller's transaction; a name given again replaces the value."""
     for name, value in values.items():
         db.execute(params.delete().where(params.c.run == run, params.c.name == name))
-        row = {
-            "run": run,
-            "name": name,
-            "value": json.dumps(value, default=str),
-            "type": _type_name(value),
-        }
-        db.execute(params.insert(), row)
+        db.execute(params.insert(), _param(run, name, value))
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #ad14d5d5
@@ -428,6 +430,22 @@ def close_run(
     marks: dict[str, str] | None = None,
     files: dict[str, str] | None = None,
 ) -> Run:
+    """Record how a run ended, release its lock, and read it.
+
+    Parameters and errors are those of ``settle_run``.
+    """
+    settle_run(run, state, error, wb, marks, files)
+    return read_run(run, wb)
+
+
+def settle_run(
+    run: str,
+    state: str,
+    error: str | None = None,
+    wb: Workbench | None = None,
+    marks: dict[str, str] | None = None,
+    files: dict[str, str] | None = None,
+) -> None:
     """Record how a run ended, and release its lock.
 
     Parameters
@@ -467,10 +485,8 @@ def close_run(
         if done.rowcount:
             _note_files(db, run, wb.files / "runs" / run, files or {})
     _release(wb.files / "runs" / run)
-    found = _load(wb, [run])
     if not done.rowcount:
-        raise WorkbenchError(f"run {run} is already {found[0].state}", "Run it again")
-    return found[0]
+        raise WorkbenchError(f"run {run} is already {read_run(run, wb).state}", "Run it again")
 
 
 def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]) -> None:
@@ -488,7 +504,15 @@ def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]
 
 def read_run(run: str, wb: Workbench | None = None) -> Run:
     """The newest picture of a run by its id, without looking after the dead first."""
-    return _load(open_workbench(wb), [run])[0]
+    return read_runs([run], wb)[0]
+
+
+def read_runs(ids: list[str], wb: Workbench | None = None) -> list[Run]:
+    """The newest pictures of many runs by their ids, in that order, in one look for 500."""
+    wb, found = open_workbench(wb), {}
+    for start in range(0, len(ids), 500):
+        found |= {r.run: r for r in _load(wb, ids[start : start + 500])}
+    return [found[run] for run in ids]
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #511197a7

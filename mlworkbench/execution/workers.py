@@ -41,7 +41,7 @@ def start_worker() -> None:
 def run_one(
     path: str,
     values: dict,
-    root: str,
+    wb: "Workbench | str",
     about: dict,
     retries: int = 0,
     wire: bool = False,
@@ -56,8 +56,8 @@ def run_one(
         The notebook.
     values : dict
         Every parameter, checked.
-    root : str
-        The workbench.
+    wb : Workbench or str
+        The workbench, or its folder.
     about : dict
         ``experiment`` and ``marks``, as for ``open_run``.
     retries : int
@@ -74,13 +74,13 @@ def run_one(
     str
         The id of the run that stands in this place.
     """
-    wb = open_workbench(root)
+    wb = open_workbench(wb)
     about = dict(about)
     for attempt in range(1, retries + 2):
         try:
             with cores(*weight, stop=stop):
                 how = {"wire": wire, "stop": stop, "attempt": attempt, "wb": wb}
-                return run_prepared(Path(path), values, **how, **about).run
+                return run_prepared(Path(path), values, **how, **about)
         except Taken as taken:
             return taken.run
         except Stopped:

@@ -383,6 +383,11 @@ def check_training(values: dict, wb: Workbench) -> Problem:
             "which CatBoost does not quantize on disk",
             f"Leave disk out, or leave them out: -p drop={join_names([*split_names(drop), *words])}",
         )
+    if values.get("disk") and wb.setting("compare", "propensity"):
+        raise UserError(
+            "disk=true trains every row alike, and [compare] propensity asks for weights",
+            "Leave disk out",
+        )
     check_parts(problem, values.get("test", 0.3), values.get("split_seed", 0), wb)
     if problem.view and problem.target not in split_names(drop):
         named = table_columns(problem.view, problem.snapshot, wb)

@@ -167,24 +167,32 @@ def thinned(rows: pd.DataFrame, negatives: float, seed: int = 0) -> np.ndarray:
 
 
 def pool_in_memory(
-    data: Dataset, negatives: float = 1, positive_weight: float = 1, seed: int = 0
+    problem: Problem,
+    features: pd.DataFrame,
+    rows: pd.DataFrame,
+    negatives: float = 1,
+    positive_weight: float = 1,
+    seed: int = 0,
 ) -> Any:
-    """The rows of a data set that are no test, as CatBoost's ``Pool``.
+    """Rows of a data set as CatBoost's ``Pool``.
 
     Parameters
     ----------
-    data : Dataset
+    problem : Problem
+    features, rows : DataFrame, shape (n, …)
+        As a data set's ``part`` gives them; a column ``weight`` of the rows counts.
     negatives, seed
         As for ``thinned``; of a binary task.
     positive_weight : float
         Weight of a positive row.
     """
-    features, rows = data.part("train", "validation")
     if negatives != 1:
         chosen = thinned(rows, negatives, seed)
         features, rows = features[chosen], rows[chosen]
-    weight = None if positive_weight == 1 else rows["label"].map({0: 1.0, 1: positive_weight})
-    return as_pool(features, rows["label"], data.problem, weight)
+    weight = rows.get("weight")
+    if positive_weight != 1:
+        weight = rows["label"].map({0: 1.0, 1: positive_weight}) * (1 if weight is None else weight)
+    return as_pool(features, rows["label"], problem, weight)
 
 
 def with_true_odds(model: Any, negatives: float = 1, positive_weight: float = 1) -> Any:
