@@ -288,12 +288,15 @@ def test_a_run_stopped_by_its_user_leaves_no_progress_file(wb):
     assert [f["path"] for f in run_details(run.run, wb)["files"]] == ["notebook.ipynb"]
 
 
-def test_a_grid_on_a_dask_cluster_of_this_machine(wb):
+def test_a_grid_on_a_dask_cluster_of_this_machine(wb, monkeypatch):
     """Real workers of a real scheduler; the record is the same as with the pool."""
     pytest.importorskip("distributed")
+    monkeypatch.delenv("MLWORKBENCH_THREADS")
     job = notebook(wb, "n: int = 0", "import mlworkbench as mw\nmw.log_metric('score', n * n)")
     found = mw.grid(job, n=[1, 2, 3], jobs=2, executor="dask", wb=wb)
     assert (len(found.runs), found.reused, found.failed) == (3, [], [])
     assert sorted(r.metrics["score"]["value"] for r in list_runs(wb=wb)) == [1, 4, 9]
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert {run_details(r.run, wb)["facts"]["threads"] for r in found.runs} == {share}
     again = mw.grid(job, n=[1, 2, 3, 4], jobs=2, executor="dask", wb=wb)
     assert (len(again.runs), len(again.reused)) == (1, 3)

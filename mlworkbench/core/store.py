@@ -28,6 +28,7 @@ __all__ = [
     "looks",
     "LAKE_LOCK",
     "STORE_LOCK",
+    "STALLED",
     "sqlite_url",
     "store_url",
     "reading",
@@ -302,6 +303,7 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
 # %% ../../nbs/1_core/03_store.ipynb #9e43b89a
 LAKE_LOCK, STORE_LOCK = 7310, 7311  # of the database: whose turn it is to write
+STALLED = "60s"  # who says nothing for so long in its turn has lost it
 
 
 @functools.lru_cache(maxsize=8)
@@ -317,7 +319,8 @@ def _engine(url: str, process: int) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def begin(connection):
         if connection.get_execution_options().get("writes"):
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({STORE_LOCK})")
+            patience = f"set_config('idle_in_transaction_session_timeout', '{STALLED}', true)"
+            connection.exec_driver_sql(f"SELECT {patience}, pg_advisory_xact_lock({STORE_LOCK})")
 
     return engine
 

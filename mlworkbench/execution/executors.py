@@ -66,8 +66,10 @@ def _dask_client(address: str, jobs: int) -> Iterator[Any]:
                 f"no Dask scheduler answers at {address}", "Start it, or mend [jobs] scheduler"
             ) from err
         return
-    many = jobs or max(1, len(os.sched_getaffinity(0)) // 2)
-    local = {"n_workers": many, "threads_per_worker": 1, "host": "127.0.0.1"}
+    cores = len(os.sched_getaffinity(0))
+    many = jobs or max(1, cores // 2)
+    share = {"MLWORKBENCH_THREADS": str(max(1, cores // many))}
+    local = {"n_workers": many, "threads_per_worker": 1, "host": "127.0.0.1", "env": share}
     with distributed.LocalCluster(**local) as cluster, distributed.Client(cluster) as client:
         logging.getLogger(__name__).warning("Dask's dashboard: %s", cluster.dashboard_link)
         yield client
