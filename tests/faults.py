@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 CODE = """
 import sys
@@ -162,3 +163,23 @@ def many(calls: list, cwd: Path, folder: Path) -> list:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def killed_again_and_again(begin, finished, kills: int) -> dict:
+    """Begin an endless study's command and kill it (-9) once it has finished more; what it kept.
+
+    ``finished()`` is what the study has finished, by trial: nothing of that may change or vanish.
+    """
+    kept, random = {}, Random(0)
+    for number in range(1, kills + 1):
+        process = begin()
+        until(lambda: len(finished()) > len(kept) or process.poll() is not None, 300, 0.05)  # noqa: B023
+        time.sleep(random.uniform(0, 0.3))
+        assert process.poll() is None, process.communicate()
+        before = finished()
+        kill(process)
+        now = finished()
+        print(f"kill {number}: {len(before)} finished before it, {len(now)} after it")
+        assert kept.items() <= before.items() <= now.items()
+        kept = now
+    return kept

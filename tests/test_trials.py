@@ -1,11 +1,9 @@
 """Tuning one's own notebook: trials are runs, kills, processes, studies of others, the dashboard."""
 
 import json
-import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -14,6 +12,7 @@ import nbformat
 import numpy as np
 import optuna
 import pytest
+from faults import killed_again_and_again, mlworkbench
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.execution.record import get_run, list_runs
@@ -122,19 +121,13 @@ def test_test_rows_are_said_to_be_used_up(wb):
     assert "no longer unseen" in found.sentence and "how much is not known" in found.sentence
 
 
-WORKER = """
-import sys
-from mlworkbench.core.settings import open_workbench
-from mlworkbench.modelling.trials import tune_notebook
-found = tune_notebook({path!r}, {{"depth": "2:10", "l2": "1:100"}}, metric="average_precision",
-                      trials={trials}, study="shared", wb=open_workbench({root!r}))
-print(found.trials)
-"""
+WORDS = ("-p", "depth=2:10", "-p", "l2=1:100", "--metric", "average_precision", "--json")
 
 
-def worker(wb, path, trials):
-    code = WORKER.format(path=str(path), trials=trials, root=str(wb.root))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def started(wb, path, trials):
+    """The command at work on the study."""
+    words = (*WORDS, "--study", "shared", "--trials", str(trials))
+    return mlworkbench("tune", str(path), *words, cwd=wb.root, wait=False)
 
 
 def finished(wb):
@@ -150,33 +143,25 @@ def finished(wb):
 
 
 def test_killed_and_resumed_keeps_every_finished_trial_once(wb, torture):
-    path, kept = notebook(wb), {}
-    kills, budget = (10, 30) if torture else (2, 5)
-    rng = np.random.default_rng(0)
-    for _ in range(kills):
-        process = worker(wb, path, budget)
-        until = time.monotonic() + 120
-        while (
-            len(finished(wb)) <= len(kept) and time.monotonic() < until and process.poll() is None
-        ):
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        now = finished(wb)
-        assert kept.items() <= now.items()
-        kept = now
-    last = worker(wb, path, budget)
-    assert last.communicate(timeout=300)[0].strip() == str(budget) and last.returncode == 0
-    now = finished(wb)
-    assert kept.items() <= now.items() and len(now) == budget
+    path = notebook(wb)
+    kills = 10 if torture else 2
+    kept = killed_again_and_again(lambda: started(wb, path, 10_000), lambda: finished(wb), kills)
+    budget = len(kept) + 2
+    last = started(wb, path, budget)
+    out, err = last.communicate(timeout=600)
+    assert last.returncode == 0, err
+    found, now = json.loads(out), finished(wb)
+    print(f"resumed to the end: {len(now)} finished, {found['trials']} said")
+    assert kept.items() <= now.items() and len(now) == budget == found["trials"]
     assert not [t for t in trials_of(wb, "shared") if t.state == optuna.trial.TrialState.RUNNING]
 
 
 def test_two_processes_on_one_study_lose_no_trial(wb, torture):
     path, budget = notebook(wb), 20 if torture else 4
-    both = [worker(wb, path, budget) for _ in range(2)]
-    assert [p.wait(timeout=300) for p in both] == [0, 0]
+    both = [started(wb, path, budget) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
     assert len(finished(wb)) == budget == len(trials_of(wb, "shared"))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,8 +11,10 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from faults import killed_again_and_again, mlworkbench
 
 from mlworkbench.core.errors import UserError
+from mlworkbench.execution.record import get_run
 from mlworkbench.modelling import candidates, studies, tuning
 from mlworkbench.modelling.datasets import Dataset, Problem
 
@@ -121,6 +122,22 @@ def test_pruning_happens(wb):
     assert all(len(t.intermediate_values) for t in pruned)
 
 
+def test_several_metrics_make_a_front(wb):
+    found = tuning.tune_catboost(made(), trials=8, metric="auc,brier", wb=wb, **QUICK)
+    study = optuna.load_study(study_name=found.study, storage=studies.study_url(wb))
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    tried = {t.number: t.values for t in study.trials}
+    assert found.metric == "auc" and found.value == max(auc for auc, _ in tried.values())
+    beaten = {
+        n for n, (a, b) in tried.items() for c, d in tried.values() if (c > a and d <= b) or (c >= a and d < b)
+    }  # fmt: skip
+    assert {f["trial"] for f in found.front} == set(tried) - beaten and found.pruned == 0
+    assert [[f["auc"], f["brier"]] for f in found.front] == [tried[f["trial"]] for f in found.front]
+    assert "front" in studies.study_figures(found.study, wb)
+    went_on = tuning.tune_catboost(made(), trials=9, metric="auc,brier", wb=wb, **QUICK)
+    assert went_on.study == found.study and went_on.trials == 9
+
+
 def test_minutes_end_a_study(wb):
     began = time.monotonic()
     found = tuning.tune_catboost(made(), trials=0, minutes=0.05, wb=wb, **QUICK)
@@ -149,20 +166,22 @@ def test_mistakes_are_named(wb):
         tuning.tune_catboost(made(seed=1, rows=800), trials=2, study="mine", wb=wb, **QUICK)
 
 
-WORKER = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_tuning import made, QUICK
-from mlworkbench.core.settings import open_workbench
-from mlworkbench.modelling import tuning
-found = tuning.tune_catboost(made(), trials={trials}, study="shared", wb=open_workbench({root!r}), **QUICK)
-print(found.trials)
-"""
+WORDS = ("tune", "-p", "table=pay", "-p", "target=bad", "-p", "iterations=20", "-p", "folds=2")
+WORDS += ("--study", "shared", "--json")
 
 
-def worker(wb, trials):
-    code = WORKER.format(tests=str(Path(__file__).parent), root=str(wb.root), trials=trials)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def with_table(wb, rows=900):
+    """The data set as a table of the lake, for the command."""
+    from mlworkbench.data.ingestion import ingest
+
+    data = made(rows)
+    frame = data.features.assign(id=data.rows["row_key"], bad=data.rows["label"])
+    ingest(frame, table="pay", key=["id"], wb=wb)
+
+
+def started(wb, trials):
+    """The command at work on the study."""
+    return mlworkbench(*WORDS, "--trials", str(trials), cwd=wb.root, wait=False)
 
 
 def finished(wb):
@@ -179,43 +198,32 @@ def finished(wb):
 
 
 def test_killed_and_resumed_keeps_every_finished_trial_once(wb, torture):
-    kills, kept, budget = (10 if torture else 3), {}, (40 if torture else 12)
+    """The shipped job, by its command, killed in the middle of a trial."""
+    kills = 10 if torture else 2
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rng = np.random.default_rng(0)
-    for _ in range(kills):
-        process = worker(wb, budget)
-        until = time.monotonic() + 60
-        while (
-            len(finished(wb)) <= len(kept) + 1
-            and time.monotonic() < until
-            and process.poll() is None
-        ):
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        now = finished(wb)
-        assert kept.items() <= now.items()
-        kept = now
-    last = worker(wb, budget)
-    assert last.communicate(timeout=300)[0].strip() == str(budget) and last.returncode == 0
-    now = finished(wb)
-    assert kept.items() <= now.items() and len(now) == budget
-    assert (
-        sum(
-            t.user_attrs.get("untuned", False)
-            for t in optuna.load_study(study_name="shared", storage=studies.study_url(wb)).trials
-        )
-        == 1
-    )
-    drawn = [params for _, _, params in now.values()]
-    assert len(set(drawn)) == budget  # nothing was tried twice
+    with_table(wb)
+    kept = killed_again_and_again(lambda: started(wb, 10_000), lambda: finished(wb), kills)
+    budget = len(kept) + 2
+    last = started(wb, budget)
+    out, err = last.communicate(timeout=600)
+    assert last.returncode == 0, err
+    found, now = json.loads(out), finished(wb)
+    print(f"resumed to the end: {len(now)} finished, {found['trials']} said")
+    assert kept.items() <= now.items() and len(now) == budget == found["trials"]
+    assert get_run(found["run"], wb=wb).state == "finished"
+    study = optuna.load_study(study_name="shared", storage=studies.study_url(wb))
+    assert sum(t.user_attrs.get("untuned", False) for t in study.trials) == 1
+    assert not study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    assert len({params for _, _, params in now.values()}) == budget  # nothing was tried twice
 
 
 def test_two_processes_on_one_study_lose_no_trial(wb, torture):
     budget = 40 if torture else 12
-    both = [worker(wb, budget) for _ in range(2)]
-    assert [p.wait(timeout=300) for p in both] == [0, 0]
+    with_table(wb)
+    both = [started(wb, budget) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
     study = optuna.load_study(study_name="shared", storage=studies.study_url(wb))
     assert len(finished(wb)) == budget == len(study.trials)
     assert len({tuple(sorted(t.params.items())) for t in study.trials}) == budget

@@ -105,7 +105,7 @@ def run(
     help="How many the study shall have; 0: no limit.",
 )
 @click.option("--minutes", type=float, default=0, help="How long to search; 0: no limit.")
-@click.option("--metric", default="", help="What to tune; the task's leading metric.")
+@click.option("--metric", default="", help="What to tune; several with commas.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Trials at a time.")
 @click.option("--study", default="", help="The study's name; made of table, target and metric.")
 @click.option("--storage", default="", help="A notebook's study is in: sqlite:///mine.db")

@@ -14,6 +14,7 @@ __all__ = [
     "attending",
     "next_trial",
     "warm_start",
+    "going_on",
     "list_studies",
     "load_study",
     "study_trials",
@@ -87,7 +88,11 @@ def open_storage(wb: Workbench, storage: str = "") -> optuna.storages.RDBStorage
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #20eb831e
 def open_study(
-    name: str, higher: bool = True, wb: Workbench | None = None, storage: str = ""
+    name: str,
+    higher: bool = True,
+    wb: Workbench | None = None,
+    storage: str = "",
+    beside: tuple[bool, ...] = (),
 ) -> optuna.Study:
     """Open a study, or begin it.
 
@@ -99,40 +104,52 @@ def open_study(
     wb : Workbench, optional
     storage : str
         Optuna's storage, such as ``sqlite:///mine.db``; the workbench's when empty.
+    beside : tuple of bool
+        Whether more is better, of each objective beside the leading one.
 
     Returns
     -------
     optuna.Study
-        Trials are pruned that are in the worse half of those that got as far.
+        Trials are pruned that are in the worse half of those that got as far (Optuna does so only
+        where there is one objective).
 
     Raises
     ------
     UserError
-        The study has several objectives, or goes the other way.
+        The study has other objectives, or goes the other way.
     """
     wb = open_workbench(wb)
     kept = open_storage(wb, storage)
-    wanted = "maximize" if higher else "minimize"
+    wanted = ["maximize" if up else "minimize" for up in (higher, *beside)]
     with held(wb, "storage.lock", fcntl.LOCK_EX):
         there = {s.study_name: s for s in optuna.get_all_study_summaries(kept)}
-        if name in there and [d.name.lower() for d in there[name].directions] != [wanted]:
-            ways = ", ".join(d.name.lower() for d in there[name].directions)
+        ways = [d.name.lower() for d in there[name].directions] if name in there else wanted
+        if ways != wanted:
             raise UserError(
-                f"study '{name}' has the directions {ways}, not {wanted}", "Name another"
+                f"study '{name}' has the directions {', '.join(ways)}, not {', '.join(wanted)}",
+                "Name another",
             )
         return optuna.create_study(
             storage=kept,
             study_name=name,
-            direction=wanted,
+            directions=wanted,
             load_if_exists=True,
             pruner=worse_half(50),
         )
 
 
-def worse_half(patience: int = 0) -> optuna.pruners.BasePruner:
-    """Prune what is in the worse half of those that got as far, after `patience` steps."""
+def worse_half(patience: int = 0, known: int = 4) -> optuna.pruners.BasePruner:
+    """Prune what is in the worse half of those that got as far.
+
+    Parameters
+    ----------
+    patience : int
+        Steps that every trial has.
+    known : int
+        Trials that are finished before any is pruned.
+    """
     return optuna.pruners.PercentilePruner(
-        50, n_startup_trials=4, n_warmup_steps=patience, n_min_trials=3
+        50, n_startup_trials=known, n_warmup_steps=patience, n_min_trials=min(3, known)
     )
 
 
@@ -233,6 +250,25 @@ def warm_start(study: optuna.Study, experiment: str, space: dict, most: int = 3)
     return found[-most:]
 
 
+# %% ../../nbs/4_modelling/10_studies.ipynb #c08d3f6a
+def going_on(study: optuna.Study) -> str:
+    """What as many trials again may be expected to bring, in words; empty with fewer than eight.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        Its leading objective is looked at.
+    """
+    done = sorted(study.get_trials(deepcopy=False, states=DONE), key=lambda t: t.number)
+    sign = 1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
+    complete = optuna.trial.TrialState.COMPLETE
+    worth = [sign * t.values[0] if t.state == complete else -float("inf") for t in done]
+    half = len(done) // 2
+    if half < 4 or max(worth[:half]) == -float("inf"):
+        return ""
+    return f"; {len(done)} more may bring {max(worth) - max(worth[:half]):.4f}"
+
+
 # %% ../../nbs/4_modelling/10_studies.ipynb #f0adf027
 def list_studies(wb: Workbench | None = None, storage: str = "") -> pd.DataFrame:
     """The studies of a storage: ``study, experiment, metric, trials, best, began``."""
@@ -278,6 +314,7 @@ def study_trials(name: str, wb: Workbench | None = None, storage: str = "") -> p
         )
         about = {"run": t.user_attrs.get("run"), "seconds": t.user_attrs.get("seconds", took)}
         values = {"value": t.values[0] if t.values else None}
+        values |= {f"value_{n}": v for n, v in enumerate((t.values or [])[1:], 2)}
         rows.append({"trial": t.number, "state": t.state.name.lower()} | values | t.params | about)
     up = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
     table = pd.DataFrame(rows)
@@ -296,6 +333,8 @@ def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> 
         "curves": draw.plot_intermediate_values,
         "timeline": draw.plot_timeline,
     }
+    if len(study.directions) > 1:
+        plots = {"front": draw.plot_pareto_front, "timeline": draw.plot_timeline}
     for title, plot in plots.items():
         with (
             contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError),

@@ -51,6 +51,7 @@ from .sharing import shared_rows
 from mlworkbench.modelling.studies import (
     DONE,
     attending,
+    going_on,
     list_studies,
     next_trial,
     open_study,
@@ -262,22 +263,19 @@ def work_on(plan: TrialPlan, progress: Progress = silent) -> None:
 
 # %% ../../nbs/4_modelling/11_trials.ipynb #b7962f7c
 def so_far(study: optuna.Study, plan: TrialPlan) -> tuple[float, str]:
-    """How far a study is, the best so far, and what its last trials brought."""
+    """How far a study is, the best so far, and what going on may bring."""
     trials = study.get_trials(deepcopy=False, states=DONE)
     share = len(trials) / plan.trials if plan.trials else 0.0
     of = f" of {plan.trials}" if plan.trials else ""
     values = [t.value for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
     if not values:
         return min(1.0, share), f"{len(trials)}{of} trials"
-    best, sign = study.best_trial, 1 if plan.higher else -1
+    best = study.best_trial
     shown = ", ".join(
         f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in best.params.items()
     )
     text = f"{len(trials)}{of} trials, best {plan.metric} {best.value:.4f} ({shown})"
-    if len(values) > 10:
-        gain = max(sign * v for v in values) - max(sign * v for v in values[:-10])
-        text += f"; the last 10 brought {gain:.4f}"
-    return min(1.0, share), text
+    return min(1.0, share), text + going_on(study)
 
 
 # %% ../../nbs/4_modelling/11_trials.ipynb #a5b9aa9c
@@ -396,8 +394,11 @@ def tune_notebook(
     notebook = find_notebook(job, wb)
     parameters = notebook_parameters(read_notebook(notebook))
     space, fixed = notebook_space(parameters, given)
-    if not metric:
-        raise UserError("which metric is to be tuned?", "Name what the notebook logs: --metric auc")
+    if not metric or "," in metric:
+        raise UserError(
+            "which metric is to be tuned? A notebook's is one",
+            "Name what the notebook logs: --metric auc",
+        )
     if higher is None and metric not in METRICS:
         raise UserError(
             f"it is not known whether more '{metric}' is better",

@@ -31,7 +31,13 @@ from ..core.errors import UserError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..execution.journal import log_fact, log_metric, log_params
-from .candidates import Bench, curve_metric, make_bench, try_candidate
+from mlworkbench.modelling.candidates import (
+    Bench,
+    curve_metric,
+    fold_pools,
+    make_bench,
+    try_candidate,
+)
 from .datasets import Dataset, check_training
 from .metrics import metric_table
 from .ranges import for_catboost, search_space
@@ -39,11 +45,13 @@ from .resampling import Difference, paired
 from mlworkbench.modelling.studies import (
     DONE,
     attending,
+    going_on,
     held,
     lock_name,
     next_trial,
     open_study,
     warm_start,
+    worse_half,
 )
 from .training import fit_catboost, predict_scores, training_threads
 
@@ -58,6 +66,7 @@ class Plan:
     study : str
         Its name.
     metric : str
+        The leading one, by which the best is chosen.
     higher : bool
     space : dict
         Parameter to Optuna's distribution.
@@ -66,6 +75,8 @@ class Plan:
     seed, trials, jobs, threads : int
     until : float
         The moment (monotonic, in seconds) at which no trial is begun any more.
+    beside : tuple of str
+        The other metrics.
     """
 
     study: str
@@ -78,6 +89,7 @@ class Plan:
     jobs: int = 1
     threads: int = 0
     until: float = float("inf")
+    beside: tuple[str, ...] = ()
 
 
 def _about(bench: Bench, metric: str, space: dict, untuned: dict) -> str:
@@ -91,16 +103,18 @@ def _about(bench: Bench, metric: str, space: dict, untuned: dict) -> str:
     return hashlib.sha256(json.dumps(text, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _budget(metric: str, task: str, trials: int, minutes: float) -> str:
-    """Check the wishes; returns the metric."""
+def _budget(metric: str, task: str, trials: int, minutes: float) -> list[str]:
+    """Check the wishes; returns the metrics, the leading one first."""
     table = metric_table(task)
-    if metric and metric not in table:
-        raise UserError(f"there is no metric '{metric}' for a {task} task", nearest(metric, table))
+    names = list(dict.fromkeys(n.strip() for n in metric.split(",") if n.strip()))
+    for name in names:
+        if name not in table:
+            raise UserError(f"there is no metric '{name}' for a {task} task", nearest(name, table))
     if trials < 0 or minutes < 0 or not (trials or minutes):
         raise UserError(
             f"trials={trials} and minutes={minutes} are no budget", "Use trials=30 or minutes=5"
         )
-    return metric or next(iter(table))
+    return names or [next(iter(table))]
 
 
 # %% ../../nbs/4_modelling/10_tuning.ipynb #7508f5ce
@@ -117,6 +131,8 @@ def _judge(
     """Carry out a trial, and tell the study."""
 
     def report(step: int, value: float) -> bool:
+        if plan.beside:
+            return time.monotonic() >= plan.until  # Optuna prunes by one objective only
         trial.report(value, step)
         return time.monotonic() >= plan.until or trial.should_prune()
 
@@ -124,7 +140,7 @@ def _judge(
     try:
         tried = try_candidate(
             bench, for_catboost(trial.params), plan.metric, iterations=3 * plan.untuned["iterations"],
-            seed=plan.seed, threads=plan.threads, report=report, progress=inner,
+            seed=plan.seed, threads=plan.threads, beside=plan.beside, report=report, progress=inner,
         )  # fmt: skip
     except BaseException:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -134,7 +150,7 @@ def _judge(
     if np.isnan(tried.value):
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     else:
-        study.tell(trial, tried.value)
+        study.tell(trial, [tried.value, *tried.beside])
 
 
 def _kept(tried: Any, seconds: float) -> dict:
@@ -158,18 +174,20 @@ def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench)
     with held(wb, lock_name(plan.study, ".turn"), fcntl.LOCK_EX):
         if any(t.user_attrs.get("untuned") for t in study.get_trials(deepcopy=False)):
             return
-        began = time.monotonic()
+        began, seen = time.monotonic(), {}
         params = {n: v for n, v in plan.untuned.items() if n != "iterations" and v}
+        effective = _effective(bench, plan, params)
         tried = try_candidate(
             bench, params, plan.metric, iterations=plan.untuned["iterations"], patience=0,
-            seed=plan.seed, threads=plan.threads,
+            seed=plan.seed, threads=plan.threads * plan.jobs, rate=effective.get("learning_rate", 0.1),
+            beside=plan.beside, report=lambda step, value: seen.update({step: value}),
         )  # fmt: skip
-        effective = _effective(bench, plan, params)
         study.add_trial(
             optuna.trial.create_trial(
-                value=tried.value,
+                values=[tried.value, *tried.beside],
                 params=effective,
                 distributions={n: _holding(plan.space[n], v) for n, v in effective.items()},
+                intermediate_values={} if plan.beside else seen,
                 user_attrs={"untuned": True, **_kept(tried, time.monotonic() - began)},
             )
         )
@@ -177,10 +195,9 @@ def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench)
 
 def _effective(bench: Bench, plan: Plan, params: dict) -> dict:
     """Return what CatBoost makes of parameters that were left to it, for those in the space."""
-    x, y = bench.parts[0][:2]
     model = fit_catboost(
-        x, y, bench.problem, iterations=plan.untuned["iterations"], seed=plan.seed,
-        threads=plan.threads, learned=lambda info: False, **params,
+        fold_pools(bench, 0)[0], None, bench.problem, iterations=plan.untuned["iterations"],
+        seed=plan.seed, threads=plan.threads, learned=lambda info: False, **params,
     )  # fmt: skip
     found = model.get_all_params()
     kinds = optuna.distributions
@@ -218,6 +235,8 @@ class Tuned:
         Trial number to value, of those that were not pruned.
     curves : dict
         ``tuned`` and ``untuned`` to (steps, values): the learning curves on the folds.
+    front : list of dict
+        With several metrics: the trials that no other beats in all of them, with their values.
     curve : str
         CatBoost's name of the metric of the curves.
     curve_higher : bool
@@ -237,6 +256,7 @@ class Tuned:
     curves: dict = field(repr=False)
     curve: str = ""
     curve_higher: bool = True
+    front: list[dict] = field(default_factory=list, repr=False)
 
 
 def tune_catboost(
@@ -266,7 +286,8 @@ def tune_catboost(
     data : Dataset or Bench
         Of a data set only the rows of the split ``train`` are used; a bench has folds of its own.
     metric : str
-        Of the task; its leading one when empty.
+        Of the task; its leading one when empty. With commas several: the best is chosen by the
+        first, and nothing is pruned.
     trials : int
         How many the study shall have, those of earlier calls and the untuned one counted; 0: no limit.
     minutes : float
@@ -297,25 +318,29 @@ def tune_catboost(
         No such metric, no budget, a range that is none, or a study that is about something else.
     """
     wb, problem, task = open_workbench(wb), data.problem, data.problem.task
-    metric = _budget(metric, task, trials, minutes)
+    metric, *beside = _budget(metric, task, trials, minutes)
+    up = {name: known.higher for name, known in metric_table(task).items()}
     untuned = {"iterations": iterations, "depth": depth, "learning_rate": float(learning_rate)}
     found = search_space(problem, space)
     bench = data if isinstance(data, Bench) else make_bench(data, folds)
-    about = _about(bench, metric, found, untuned | {"seed": seed})
+    about = _about(bench, ",".join([metric, *beside]), found, untuned | {"seed": seed})
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
     share = max(1, training_threads(threads) // jobs)
     plan = Plan(
-        study or f"{problem.table}.{problem.target}.{metric}.{about}", metric,
-        metric_table(task)[metric].higher, found, untuned, seed, trials, jobs, share, until,
+        study or f"{problem.table}.{problem.target}.{metric}.{about}", metric, up[metric], found,
+        untuned, seed, trials, jobs, share, until, tuple(beside),
     )  # fmt: skip
-    opened = open_study(plan.study, plan.higher, wb)
+    opened = open_study(plan.study, plan.higher, wb, beside=tuple(up[n] for n in beside))
     if opened.user_attrs.setdefault("about", about) != about:
         raise UserError(
             f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
             "Name another with study=, or leave the name out",
         )
+    opened.pruner = worse_half(50, 1)  # untuned CatBoost is known before anything is tried
     opened.set_user_attr("about", about)
     opened.set_user_attr("metric", metric)
+    if beside:
+        opened.set_user_attr("beside", beside)
     if warm:
         warm_start(opened, f"{problem.table}.{problem.target}", found)
     with attending(opened, wb):
@@ -333,9 +358,9 @@ def _work_through(study, bench, plan, progress, told, wb) -> None:
             inner = lambda done, text: progress(*_so_far(study, plan, began, text))  # noqa: E731
             inner(0, "begins")
             _judge(study, trial, bench, plan, inner)
-            value = study.trials[trial.number].value
-            if told and study.trials[trial.number].state == optuna.trial.TrialState.COMPLETE:
-                told(trial.number, value)
+            done = study.get_trials(deepcopy=False)[trial.number]
+            if told and done.state == optuna.trial.TrialState.COMPLETE:
+                told(trial.number, done.values[0])
 
     if plan.jobs == 1:
         work(0)
@@ -345,14 +370,21 @@ def _work_through(study, bench, plan, progress, told, wb) -> None:
 
 
 def _so_far(study: optuna.Study, plan: Plan, began: float, text: str) -> tuple[float, str]:
-    """Say how far a study is, and the best so far."""
+    """Say how far a study is, the best so far, and what going on may bring."""
     trials = study.get_trials(deepcopy=False, states=DONE)
     shares = [len(trials) / plan.trials] if plan.trials else []
     if np.isfinite(plan.until):
         shares.append((time.monotonic() - began) / max(plan.until - began, 1e-9))
     of = f" of {plan.trials}" if plan.trials else ""
-    best = f"best {plan.metric} {study.best_value:.4f}"
+    best = f"best {plan.metric} {_leading(study, plan).values[0]:.4f}{going_on(study)}"
     return min(1.0, max(shares)), f"{len(trials)}{of} trials done, {best}; {text}"
+
+
+def _leading(study: optuna.Study, plan: Plan) -> Any:
+    """Return the trial that is best by the leading metric; untuned CatBoost among equals."""
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    sign = 1 if plan.higher else -1
+    return max(complete, key=lambda t: (sign * t.values[0], t.user_attrs.get("untuned", False)))
 
 
 def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> Tuned:
@@ -360,14 +392,16 @@ def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> 
     trials = study.get_trials(deepcopy=False, states=DONE)
     complete = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
     plain = next(t for t in complete if t.user_attrs.get("untuned"))
-    best = max(complete, key=lambda t: (t.value if plan.higher else -t.value, t is plain))
+    best, names = _leading(study, plan), (plan.metric, *plan.beside)
+    front = study.best_trials if plan.beside else []
     tuned = for_catboost(best.params) | {"iterations": best.user_attrs["iterations"]}
     return Tuned(
         study.study_name, plan.metric, plan.higher, len(trials), len(trials) - len(complete),
-        best.value, plain.value, plan.untuned if best is plain else tuned, plan.untuned,
-        {t.number: t.value for t in complete},
+        best.values[0], plain.values[0], plan.untuned if best.number == plain.number else tuned,
+        plan.untuned, {t.number: t.values[0] for t in complete},
         {n: tuple(zip(*t.user_attrs["curve"], strict=True)) for n, t in (("untuned", plain), ("tuned", best))},
         curve, curve_higher,
+        [{"trial": t.number, **dict(zip(names, t.values, strict=True)), **t.params} for t in front],
     )  # fmt: skip
 
 
