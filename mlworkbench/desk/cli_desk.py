@@ -27,7 +27,7 @@ def _stopped(number: int, frame: Any) -> None:
 @click.option("--page", default="", help="Where its address leads: 'compare?runs=ID,ID', models.")
 @click.option("--browser/--no-browser", default=None, help="Show it in a browser of this machine.")
 def app(port: int, page: str, browser: bool | None, wb: Any) -> tuple[Any, str]:
-    """Open the app: experiments, runs, comparisons, models. Ctrl-C ends it.
+    """Open the app: experiments, runs, comparisons, grids, studies, models. Ctrl-C ends it.
 
     \b
     Examples:
