@@ -123,7 +123,7 @@ def test_a_worker_is_killed_and_one_paused_and_each_run_stands_once(wb, torture)
 
 
 def test_of_many_who_start_in_one_place_at_one_instant_one_finishes(wb, torture):
-    for place in range(100 if torture else 3):
+    for place in range(40 if torture else 3):
         ready, said = threading.Barrier(6), []
 
         def start(place=place, ready=ready, said=said):
