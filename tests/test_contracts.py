@@ -10,6 +10,7 @@ import random
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,8 @@ from mlworkbench.data.contracts import adopt, contract_file, contract_versions, 
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import snapshots, sql, verify_files
 from mlworkbench.data.mending import quarantined, replay, write_quarantine
+from mlworkbench.modelling.datasets import describe_problem, load_dataset
+from mlworkbench.modelling.training import fit_catboost, predict_scores
 
 PAN = "4111111111111111"
 
@@ -607,3 +610,29 @@ def test_a_profile_in_every_form(wb, tmp_path):
             and "<svg" in text
         )
     assert profile("t", at=first, wb=wb).rows == 30_000
+
+
+def test_training_keeps_what_a_contract_says_of_columns(wb):
+    """Forbidden, personal and blocked columns are no features; a direction holds in the model."""
+    rng = np.random.default_rng(0)
+    n = 600
+    frame = pd.DataFrame({"amount": rng.uniform(0, 100, n), "noise": rng.normal(size=n)})
+    frame["email"], frame["postcode"] = (
+        [f"u{i % 50}@x.org" for i in range(n)],
+        rng.integers(0, 9, n),
+    )
+    frame["stopped"] = rng.random(n) < 0.05
+    frame["fraud"] = (rng.random(n) < frame["amount"] / 150).astype(int)
+    ingest(frame, table="t", wb=wb)
+    declare("t", wb, label="fraud", personal="email", forbidden="postcode", blocked="stopped")
+    declare("t", wb, monotone={"amount": "increasing"})
+    problem = describe_problem({"table": "t", "target": "fraud"}, wb)
+    assert set(problem.features) == {"amount", "noise"} and problem.monotone == {"amount": 1}
+    said = " ".join(problem.notes)
+    assert all(f"left out {name}" in said for name in ("email", "postcode", "stopped"))
+    data = load_dataset(problem, wb=wb)
+    features, rows = data.part("train", "validation")
+    model = fit_catboost(features, rows["label"], problem, iterations=60, threads=1)
+    grid = pd.DataFrame({"amount": np.linspace(0, 100, 200), "noise": 0.0})[list(problem.features)]
+    rising = np.diff(predict_scores(model, grid, "binary", 1))
+    assert (rising >= -1e-12).all() and rising.max() > 0
