@@ -1,4 +1,4 @@
-"""The app: one workbench, four pages.
+"""The app: one workbench, six pages.
 
 The pages are not in a folder called `pages`: Streamlit would run such a file alone when a link
 leads to it first.
@@ -22,6 +22,8 @@ pages = [
     st.Page("views/experiments.py", title="Experiments", default=True),
     st.Page("views/run.py", title="Run"),
     st.Page("views/compare.py", title="Compare"),
+    st.Page("views/grids.py", title="Grids"),
+    st.Page("views/studies.py", title="Studies"),
     st.Page("views/models.py", title="Models"),
 ]
 page = st.navigation({name: pages})

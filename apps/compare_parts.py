@@ -241,4 +241,7 @@ def sides(found) -> None:
     }
     looks |= {"at": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")}
     muted(f"Showing {len(rows):,} of {len(got.rows):,} rows, most money first")
-    st.dataframe(rows, hide_index=True, column_config=looks, alt="Rows that changed sides")
+    tall = "content" if len(rows) <= 12 else 457
+    st.dataframe(
+        rows, hide_index=True, height=tall, column_config=looks, alt="Rows that changed sides"
+    )

@@ -3,6 +3,7 @@
 import hashlib
 
 import streamlit as st
+from search_parts import recipes
 from state import (
     alias_holders,
     all_runs,
@@ -54,7 +55,7 @@ def take(name: str) -> None:
 
 def filters(known: list) -> None:
     now = choices()
-    one, two, three, four = st.columns([2, 4, 2, 1.4], vertical_alignment="bottom")
+    one, two, three, four = st.columns([2, 4, 2, 1.5], vertical_alignment="bottom")
     experiments = ["", *sorted({r.experiment for r in known})]
     st.session_state["x-experiment"] = now.experiment if now.experiment in experiments else ""
     one.selectbox(
@@ -86,15 +87,21 @@ def filters(known: list) -> None:
         args=("sort",),
         format_func=lambda s: f"{s}, best first" if s else "newest first",
     )
-    with four.popover("Columns", width="stretch"):
+    with four.popover("View", width="stretch"):
         frame = run_frame("", "")
         options = [c for c in frame.columns if c not in ALWAYS]
         st.session_state["x-columns"] = [c for c in now.columns if c in options]
         st.multiselect(
-            "Show just these; none chosen: those that say something",
+            "Just these columns; none chosen: those that differ",
             options,
             key="x-columns",
             on_change=lambda: choose(columns=tuple(st.session_state["x-columns"])),
+        )
+        st.session_state["x-group"] = bool(now.group)
+        st.checkbox(
+            "Group what was only repeated: mean, interval, n",
+            key="x-group",
+            on_change=lambda: choose(group="yes" if st.session_state["x-group"] else ""),
         )
         st.session_state["x-same"] = bool(now.same)
         st.checkbox(
@@ -137,8 +144,9 @@ def fresh(**changes: object) -> None:
     choose(**changes)
 
 
-def bar(names: dict[str, str]) -> None:
-    runs = choices().runs
+def bar(names: dict[str, str], total: int, news: int) -> None:
+    """What can be done with what is chosen, and how much of how much is shown: one line."""
+    runs, showing = choices().runs, f"Showing {len(names):,} of {total:,} runs"
     with st.container(horizontal=True, vertical_alignment="center", key="bar"):
         if st.session_state.get("cell"):
             column, value = st.session_state.cell[0]
@@ -151,9 +159,8 @@ def bar(names: dict[str, str]) -> None:
                     kwargs={"only": (*choices().only, f"{column}{sign}{value}")},
                 )
         if not runs:
-            muted(
-                "Tick one run to open it, two to ten to compare them; click a value to filter by it."
-            )
+            muted(f"{showing}. Tick one to open it, two to compare; click a value to filter.")
+            more(total, news)
             return
         if st.button("Compare", type="primary", disabled=len(runs) < 2, key="compare"):
             st.switch_page("views/compare.py")
@@ -169,6 +176,16 @@ def bar(names: dict[str, str]) -> None:
                 choose(runs=(h.run.run, *runs)[:10])
                 st.switch_page("views/compare.py")
         legend([names.get(r, r) for r in runs])
+        muted(showing)
+        more(total, news)
+
+
+def more(total: int, news: int) -> None:
+    most = choices().shown or 200
+    if news and st.button(f"{news} new: show", key="news"):
+        st.rerun()
+    if total > most:
+        st.button("Show 200 more", on_click=choose, kwargs={"shown": most + 200}, key="more")
 
 
 @st.fragment(run_every="5s")
@@ -186,15 +203,12 @@ def table() -> None:
     late = frame["moment"] > st.session_state.horizon
     news, frame = int(late.sum()), frame[~late]
     total, most = len(frame), now.shown or 200
-    names = dict(zip(frame.index, frame["name"], strict=True))
     frame = frame.head(most)
-    bar(names)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        muted(f"Showing {len(frame):,} of {total:,} runs")
-        if news and st.button(f"{news} new: show", key="news"):
-            st.rerun()
-        if total > most:
-            st.button("Show 200 more", on_click=choose, kwargs={"shown": most + 200}, key="more")
+    names = dict(zip(frame.index, frame["name"], strict=True))
+    bar(names, total, news)
+    if now.group:
+        recipes(list(frame.index))
+        return
     if frame.empty:
         st.info("No run passes these conditions. Take one away, or run something:")
         return
@@ -211,7 +225,7 @@ def table() -> None:
         run_colours(frame[columns], now.runs),
         hide_index=True,
         key=key,
-        height=min(36 * len(frame) + 40, 760),
+        height="content" if len(frame) <= 20 else 737,
         placeholder="",
         on_select=lambda: picked(key, list(frame.index), columns, values),
         selection_mode=["multi-row", "single-cell"],
@@ -224,11 +238,10 @@ def table() -> None:
 
 def column_looks(columns: list[str], lead: str | None) -> dict:
     number = st.column_config.NumberColumn
-    looks: dict = {"●": st.column_config.TextColumn("", width=28)}
-    looks["name"] = st.column_config.TextColumn("run", width=190)
-    looks["known as"] = st.column_config.TextColumn(width=150)
-    looks["interval"] = st.column_config.TextColumn("95% interval", width=130, help=f"of {lead}")
-    looks["to champion"] = number("to champion", format="%+.3f")
+    looks: dict = {"●": st.column_config.TextColumn("", width=24)}
+    looks["name"] = "run"
+    looks["interval"] = st.column_config.TextColumn("95% interval", width=110, help=f"of {lead}")
+    looks["to champion"] = number("to champion", format="%+.3f", width=92)
     for c in {n for r in all_runs() for n in r.metrics}.intersection(columns):
         looks[c] = number(metric_words(c), format="%.3f")
     return looks

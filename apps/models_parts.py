@@ -200,7 +200,8 @@ def history(model: str, requests: list) -> None:
         for e in reversed(list_events(wb=workbench()))
         if e["subject"].partition("@")[0] == model
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Events")
+    tall = "content" if len(rows) <= 12 else 457
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height=tall, alt="Events")
     found = verify_audit(wb=workbench())
     muted(
         f"{found['events']:,} events hold: {found['strength']}"

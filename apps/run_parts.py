@@ -1,30 +1,35 @@
 """What the page of one run is put together from."""
 
+import contextlib
 import json
+from pathlib import Path
 
 import pandas as pd
+import plotly.io
 import streamlit as st
 from state import (
     as_markdown,
     attempt,
     choices,
     choose,
+    compared,
     dark,
     draw,
     figure_words,
     muted,
+    words,
     workbench,
 )
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.desk.rendering import notebook_page, sandboxed
-from mlworkbench.desk.views import (
-    leading_metric,
-    span_words,
-)
+from mlworkbench.desk.run_words import made_from, onward_words, repeat_words
+from mlworkbench.desk.views import metric_order, span_words
 from mlworkbench.modelling.report_page import evaluate, read_report
+from mlworkbench.modelling.run_figures import usage_figure
 from mlworkbench.modelling.sides import metric_words
 from mlworkbench.modelling.style import repainted as in_colours_of
+from mlworkbench.modelling.style import template
 from mlworkbench.registry.versions import register
 
 
@@ -60,73 +65,101 @@ def register_form(run, model: str) -> None:
             )
 
 
-def overview(run, details: dict) -> None:
-    lead = leading_metric([run])
-    names = [n for n in dict.fromkeys([lead, *run.metrics]) if n in run.metrics][:5]
-    if names:
-        for column, n in zip(st.columns(len(names)), names, strict=True):
-            m = run.metrics[n]
-            with column:
-                value = "none" if m["value"] is None else f"{m['value']:.3f}"
-                figure_words(metric_words(n), value, span_words(m["low"], m["high"]))
-        muted("On the test rows, with 95% intervals.")
-    else:
+def overview(run) -> None:
+    names = metric_order([run])[:5]
+    if not names:
         muted(
             "No metric was recorded. Log one with mw.log_metric, or every score with mw.log_predictions."
         )
+        return
+    for column, n in zip(st.columns(len(names)), names, strict=True):
+        m = run.metrics[n]
+        with column:
+            value = "none" if m["value"] is None else f"{m['value']:.3f}"
+            figure_words(metric_words(n), value, span_words(m["low"], m["high"]))
+    muted("On the test rows, with 95% intervals.")
 
 
-def memory(facts: dict) -> str:
-    return f"{int(facts['peak_memory']) / 1e6:,.0f} MB" if "peak_memory" in facts else ""
+def standing(run, held: list) -> None:
+    """What holds of a run beside the champion of its question, in a sentence."""
+    for h in held:
+        try:
+            found = compared((h.run.run, run.run))[0]
+        except WorkbenchError as err:
+            muted(f"Beside the champion of {h.model}: {err.message}.")
+            continue
+        said = found.sentence.partition(" It rests on ")[0]
+        words(
+            "<p style='font-size:20px;line-height:1.35;font-weight:600;margin:0'>{said}</p>"
+            "<p style='color:{muted};font-size:13px;margin:4px 0 0'>{who} is the champion of {model}, version {version}.</p>",
+            said=said,
+            who=h.run.name,
+            model=h.model,
+            version=h.version,
+        )
+
+
+def pairs(rows: list, names: tuple[str, str]) -> None:
+    """Two columns of text as a table."""
+    st.dataframe(
+        pd.DataFrame([(k, str(v)) for k, v in rows], columns=names),
+        hide_index=True,
+        height="content",
+        column_config={names[0]: st.column_config.TextColumn(width=150)},
+        alt=names[0],
+    )
 
 
 def tables(run, details: dict) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Parameters", anchor=False)
-        rows = [
-            {"parameter": k, "value": json.dumps(v) if isinstance(v, list | dict) else str(v)}
-            for k, v in run.params.items()
-            if v not in ("", None)
+        given = [
+            (k, json.dumps(v) if isinstance(v, list | dict) else v) for k, v in run.params.items()
         ]
-        st.dataframe(
-            pd.DataFrame(rows, columns=["parameter", "value"]), hide_index=True, height="content"
-        )
+        pairs([(k, v) for k, v in given if v not in ("", None, "{}", "[]")], ("parameter", "value"))
     with right:
         st.subheader("Data, code, machine", anchor=False)
-        code, facts = details["code"], details["facts"]
-        rows = [("read", f"{t} at snapshot {s}") for t, s in details["snapshots"].items()]
-        rows += [("notebook", code["notebook"]), ("notebook's SHA-256", code["notebook_sha256"])]
-        rows += [
-            ("commit", (code["commit_id"] or "none") + (", with changes" if code["dirty"] else ""))
-        ]
-        facts = {k: v for k, v in facts.items() if v not in ("{}", "[]", "yes")} | {
-            "peak_memory": memory(facts)
-        }
-        rows += [(k.replace("_", " "), v) for k, v in facts.items()]
-        rows += [("packages", f"{len(details['packages'])} recorded")]
-        rows = [{"what": k, "value": str(v)} for k, v in rows if v]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+        pairs(made_from(run, details), ("what", "value"))
+
+
+def onward(run) -> None:
+    """The commands that go on from a run, ready to be copied."""
+    command, call = repeat_words(run)
+    with st.expander("Open, rerun, reproduce"):
+        for said, line in onward_words(run).items():
+            st.caption(said)
+            st.code(line, language="bash", wrap_lines=True)
+        for said, line, language in (
+            ("The run written out", command, "bash"),
+            ("From the top, in a clean kernel" if not command else "In Python", call, "python"),
+        ):
+            if line:
+                st.caption(said)
+                st.code(line, language=language, wrap_lines=True)
+        if not command and not call:
+            muted("It was logged from outside a notebook, so there is nothing to execute again.")
 
 
 def evaluation(run, details: dict) -> None:
-    st.subheader("Evaluation", anchor=False)
     try:
         found = kept_report(run.run, report_stamp(details))
     except WorkbenchError:
-        muted("Money, weeks, slices, fairness, drift, explanations, leaks: not asked yet.")
-        st.button("Evaluate this run", key="evaluate", on_click=lambda: evaluate_now(run))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("Evaluate this run", key="evaluate", on_click=lambda: evaluate_now(run))
+            muted("Money, weeks, slices, fairness, drift, explanations, leaks: not asked yet.")
         return
-    for words in found.findings:
-        (st.warning if words in found.alarms else st.markdown)(as_markdown(words))
+    st.subheader("Evaluation", anchor=False)
+    for said in found.findings:
+        (st.warning if said in found.alarms else st.markdown)(as_markdown(said))
     muted(found.about)
     for place, (tab, section) in enumerate(
         zip(st.tabs([s.title for s in found.sections]), found.sections, strict=True)
     ):
         with tab:
             report_section(section, place)
-    for words in found.unsaid:
-        muted(words)
+    for said in found.unsaid:
+        muted(said)
     page = run.folder / "report.html"
     if page.exists():
         name = f"{run.run}-report.html"
@@ -136,8 +169,8 @@ def evaluation(run, details: dict) -> None:
 
 
 def report_section(section, place: int) -> None:
-    for words in section.words:
-        muted(words)
+    for said in section.words:
+        muted(said)
     for i, figure in enumerate(section.figures.values()):
         draw(repainted(figure), key=f"report-{place}-{i}")
     for name, table in section.tables.items():
@@ -159,29 +192,54 @@ def evaluate_now(run) -> None:
         attempt(lambda: evaluate(run.run, wb=workbench()), lambda r: f"{r.name}: {r.findings[0]}")
 
 
-def figures_and_files(run, details: dict) -> None:
-    import plotly.io
+ORDER = ("learning", "roc", "precision_recall", "calibration", "scores")  # others after them
 
-    for i, f in enumerate([f for f in details["files"] if f["kind"] == "figure"][:12]):
-        path = run.folder / f["path"]
-        if path.name.endswith(".plotly.json") and path.exists():
-            draw(
-                repainted(plotly.io.from_json(path.read_text(), skip_invalid=True)),
-                key=f"figure-{i}",
-            )
-        elif path.exists():
-            st.image(path.read_text(), caption=as_markdown(path.name))
-    if details["files"]:
-        st.subheader("Files", anchor=False)
+
+def kept_figures(run, details: dict) -> list:
+    """The figures that a run kept, as one reads them, and what it cost."""
+    paths = [run.folder / f["path"] for f in details["files"] if f["kind"] == "figure"]
+    stems = {p: p.name.removesuffix(".plotly.json") for p in paths}
+    paths.sort(key=lambda p: ORDER.index(stems[p]) if stems[p] in ORDER else len(ORDER))
+    found = [p for p in paths if p.exists()][:12]
+    drawn = [
+        plotly.io.from_json(p.read_text(), skip_invalid=True)
+        if p.name.endswith(".plotly.json")
+        else p
+        for p in found
+    ]
+    if (run.folder / "usage.json").exists():
+        with contextlib.suppress(WorkbenchError, ValueError, KeyError):
+            usage = json.loads((run.folder / "usage.json").read_text())
+            drawn.append(usage_figure(usage, cores=int(details["facts"].get("cores", 0))))
+    return drawn
+
+
+def figures(run, details: dict) -> None:
+    """The figures, two in a line."""
+    columns = st.columns(2, gap="medium")
+    for i, figure in enumerate(kept_figures(run, details)):
+        with columns[i % 2]:
+            if isinstance(figure, Path):
+                st.image(figure.read_text(), caption=as_markdown(figure.name))
+            else:
+                draw(repainted(figure), key=f"figure-{i}")
+
+
+def files(run, details: dict) -> None:
+    if not details["files"]:
+        return
+    size = sum(f["bytes"] or 0 for f in details["files"]) / 1e6
+    with st.expander(f"Files: {len(details['files'])}, {size:,.1f} MB"):
         frame = pd.DataFrame(details["files"])[["path", "kind", "bytes", "sha256"]]
         looks = {"bytes": st.column_config.NumberColumn(format="localized")}
-        st.dataframe(frame, hide_index=True, height="content", column_config=looks)
-        st.caption("In the folder")
+        st.dataframe(frame, hide_index=True, height="content", column_config=looks, alt="Files")
         st.code(str(run.folder), language=None)
 
 
 def repainted(figure):
-    return in_colours_of(figure) if dark() else figure  # it was kept for a light ground
+    """A figure that was kept for a light ground, perhaps by an older release, in the look of now."""
+    shown = in_colours_of(figure) if dark() else figure
+    return shown.update_layout(template=template(dark()))
 
 
 def notebook(run) -> None:

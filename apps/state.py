@@ -15,7 +15,7 @@ from mlworkbench.core.store import check_schema, now
 from mlworkbench.data.lake import newest_snapshot
 from mlworkbench.desk.rendering import as_markdown
 from mlworkbench.desk.views import Holder, holders, run_table, state_words, work_stamp
-from mlworkbench.execution.record import Run, get_run, list_runs, run_details
+from mlworkbench.execution.record import Run, find_run, get_run, list_runs, run_details
 from mlworkbench.modelling.comparison import Comparison, compare_runs
 from mlworkbench.modelling.figures import CONFIG, DARK, LIGHT
 from mlworkbench.modelling.sides import against_first, by_week
@@ -36,6 +36,9 @@ class Choices:
     run: str = ""
     model: str = ""
     alarms: int = 0
+    group: str = ""
+    grid: str = ""
+    study: str = ""
 
 
 # ---------------------------------------------------------------- session and address
@@ -65,7 +68,22 @@ def read_address() -> None:
             values[field.name] = int(given[0]) if re.fullmatch("[0-9]{1,9}", given[0]) else 0
         elif given:
             values[field.name] = given[0]
+    st.session_state.pop("notice", None)
+    for name in ("runs", "run"):
+        if name in values:
+            given = values[name] if name == "runs" else (values[name],)
+            found = tuple(dict.fromkeys(r for text in given if (r := _asked_for(text))))
+            values[name] = found if name == "runs" else "".join(found)
     st.session_state.choices = Choices(**values)
+
+
+def _asked_for(text: str) -> str:
+    """The id of a run that an address names as any other door takes it; an unknown one is said."""
+    try:
+        return find_run(text, workbench())
+    except WorkbenchError as err:
+        st.session_state.notice = ("refused", err.message, err.hint)
+        return ""
 
 
 def write_address() -> None:
@@ -154,9 +172,10 @@ def one_run(run: str) -> tuple[Run, dict]:
 # ---------------------------------------------------------------- drawing
 SHAPES = {"finished": "✓", "failed": "✕", "interrupted": "–", "cancelled": "–", "queued": "○"}
 STYLE = """<style>
-.stMainBlockContainer {padding: 3.2rem 2.6rem 4rem}
+.stMainBlockContainer {padding: 2.6rem 2rem 4rem}
 .stMainBlockContainer h1 {padding: 0}
 [data-testid="stSidebarHeader"] {height: 2.6rem}
+[data-stale="true"]:has([data-testid="stDataFrame"]) {opacity: 1 !important}
 [data-testid="stHtml"] {font-variant-numeric: tabular-nums}
 </style>"""
 

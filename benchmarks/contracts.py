@@ -1,12 +1,17 @@
 """Contract check and profile of a million rows by twenty columns, against DuckDB's count, min and max.
 
-    python benchmarks/contracts.py [--rows N] [--repeats N]
+    python benchmarks/contracts.py [--rows N] [--repeats N] [--peers PYTHON]
 
-The goal is a ratio of at most 3. pandera, where it is installed, checks the same promises beside it.
+The goal is a ratio of at most 3. Beside it, pandera checks the same promises and ydata-profiling
+makes its smallest profile of the same rows, in a Python of their own (they want other versions of
+what we use): `python -m venv peers && peers/bin/pip install 'pandera[pandas]' ydata-profiling pyarrow`,
+then `--peers peers/bin/python`. Both get the frame in memory already.
 """
 
 import argparse
-import importlib.util
+import json
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -16,6 +21,34 @@ from mlworkbench.data.lake import create_workbench, lake_cursor, write_lake
 from mlworkbench.data.odcs import Contract, Promise
 from mlworkbench.data.profiles import profile
 
+PEERS = """
+import importlib.util, json, sys, time
+import pandas as pd
+frame, repeats = pd.read_parquet(sys.argv[1]), int(sys.argv[2])
+def timed(act):
+    spent = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        act()
+        spent.append(time.perf_counter() - began)
+    return min(spent)
+found = {}
+if importlib.util.find_spec("pandera"):
+    import pandera.pandas as pa
+    def of(name):
+        tests = [pa.Check.in_range(0, 10**9)] if name[0] in "nd" else []
+        tests += [pa.Check.isin([f"w{i}" for i in range(5)])] if name == "s0" else []
+        return pa.Column(checks=tests, nullable=False, unique=name == "id")
+    schema = pa.DataFrameSchema({name: of(name) for name in frame.columns})
+    found["pandera"] = timed(lambda: schema.validate(frame))
+if importlib.util.find_spec("ydata_profiling"):
+    from ydata_profiling import ProfileReport
+    repeats = 1  # it takes long
+    found["ydata-profiling"] = timed(
+        lambda: ProfileReport(frame, minimal=True, progress_bar=False).get_description()
+    )
+print(json.dumps(found))
+"""
 ROWS = """
 SELECT i AS id, TIMESTAMP '2025-01-01' + to_seconds(i * 9) AS "at", (random() < .01)::BOOLEAN AS flag,
     {whole}, {fractions}, {words} FROM range({rows}) t(i)
@@ -57,6 +90,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--peers", default=sys.executable, help="a Python that has the peers")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         wb = create_workbench(f"{folder}/wb")
@@ -66,7 +100,6 @@ def main():
         columns = {p.name: p.type for p in contract.columns}
         con = lake_cursor(wb)
         stats = ", ".join(f'count("{n}"), min("{n}"), max("{n}")' for n in columns)
-        frame = con.execute("FROM t").df() if importlib.util.find_spec("pandera") else None
 
         def bare():
             con.execute(f"SELECT {stats} FROM t").fetchone()
@@ -77,26 +110,20 @@ def main():
         def look():
             profile("t", wb=wb)
 
-        acts = [bare, check, look]
-        if frame is not None:
-            import pandera.pandas as pa
-
-            def of(p):
-                tests = [pa.Check.in_range(p.low, p.high)] if p.low is not None else []
-                tests += [pa.Check.isin(p.allowed)] if p.allowed else []
-                return pa.Column(checks=tests, nullable=False, unique=p.name == "id")
-
-            schema = pa.DataFrameSchema({p.name: of(p) for p in contract.columns})
-            acts.append(lambda: schema.validate(frame))
-        base, *others = timed(acts, chosen.repeats)
-    names = ["contract check", "profile", "pandera, the frame in memory already"]
+        base, *ours = timed([bare, check, look], chosen.repeats)
+        con.execute("FROM t").df().to_parquet(f"{folder}/t.parquet")
+        words = [chosen.peers, "-c", PEERS, f"{folder}/t.parquet", str(chosen.repeats)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        peers = json.loads(done.stdout.splitlines()[-1])
     print(f"{chosen.rows:,} rows by {len(columns)} columns, least of {chosen.repeats}")
     print(f"{'DuckDB: count, min, max':40}{base:7.3f} s   1.00")
-    for name, seconds in zip(names, others, strict=False):
-        print(
-            f"{name:40}{seconds:7.3f} s   {seconds / base:.2f}"
-            + ("   (goal 3)" if name[0] != "p" or name == "profile" else "")
-        )
+    for name, seconds in zip(["contract check", "profile"], ours, strict=True):
+        print(f"{name:40}{seconds:7.3f} s   {seconds / base:.2f}   (goal 3)")
+    for name, mine in {"pandera": ours[0], "ydata-profiling": ours[1]}.items():
+        if name in peers:
+            print(f"{name:40}{peers[name]:7.3f} s   {peers[name] / mine:.1f} times ours")
+        else:
+            print(f"{name:40}skipped: not installed in {chosen.peers}")
 
 
 if __name__ == "__main__":

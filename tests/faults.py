@@ -17,11 +17,19 @@ wb = open_workbench(Path(sys.argv[1]))
 """
 
 
-def python(wb: Path, code: str, *words: str, wait: bool = True, **environment: str):
+def python(
+    wb: Path,
+    code: str,
+    *words: str,
+    wait: bool = True,
+    cwd: Path | None = None,
+    **environment: str,
+):
     """Run code with ``wb`` opened and ``sys.argv[2:]`` in a process (and process group) of its own."""
     env = os.environ | {"MLWORKBENCH_THREADS": "1"} | environment
     started = subprocess.Popen(
         [sys.executable, "-c", CODE + code, str(wb), *words],
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,6 +69,12 @@ def kill(process: subprocess.Popen) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """Kill a process with its group; what it has said can still be read."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
 
 
 def until(condition, seconds: float = 60, step: float = 0.02):

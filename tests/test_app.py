@@ -1,6 +1,7 @@
 import shlex
 from dataclasses import replace
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -11,12 +12,13 @@ from streamlit.testing.v1 import AppTest  # noqa: E402
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.views import chosen, run_table  # noqa: E402
-from mlworkbench.execution.journal import log_predictions  # noqa: E402
+from mlworkbench.execution.journal import log_fact, log_predictions  # noqa: E402
 from mlworkbench.execution.record import list_runs  # noqa: E402
+from mlworkbench.modelling.studies import open_study  # noqa: E402
 from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402
 from mlworkbench.registry.versions import list_versions, register  # noqa: E402
 
-PAGES = ("experiments", "run", "compare", "models")
+PAGES = ("experiments", "run", "compare", "grids", "studies", "models")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,8 @@ def test_runs_are_listed_newest_first_with_figures_as_numbers(visit, made):
     world, runs = made
     at = visit(world.wb)
     frame = at.dataframe[0].value
+    numbers = [c for c in frame if c in ("auc", "depth", "average_precision", "brier", "accuracy")]
+    assert numbers == ["auc", "depth", "average_precision", "brier", "accuracy"]
     assert list(frame["name"])[-2:] == ["deep", "shallow"] and frame["auc"].dtype == float
     assert frame["depth"].tolist()[-2:] == [8, 3] and "table" not in frame
     assert "Showing 5 of 5 runs" in said(at) and "mw.runs()" in said(at)
@@ -149,6 +153,50 @@ def test_a_run_shows_what_it_did_and_how_to_repeat_it(visit, made):
         at.dataframe[0].value
     ) and "pay at snapshot 2" in at.dataframe[1].value["value"].tolist()
     assert f'mw.get("{runs["deep"].run}")' in text
+
+
+def test_an_address_takes_a_run_by_any_of_its_names(visit, made):
+    world, runs = made
+    deep, shallow = runs["deep"].run, runs["shallow"].run
+    at = visit(world.wb, "compare", runs=f"deep,{shallow[:-1]}")
+    assert at.session_state["choices"].runs == (deep, shallow) and not at.error
+    assert "shallow is worse than deep" in said(at)
+    at = visit(world.wb, "compare", runs="deep,shalow")
+    assert "no run 'shalow'" in said(at) and "shallow" in at.error[0].value
+    assert at.session_state["choices"].runs == (deep,)
+    at = visit(world.wb, "run", run="depe")
+    assert "no run 'depe'" in said(at) and at.title[0].value == "Run"
+
+
+def test_a_grid_is_shown_as_it_goes_and_grouped_by_its_seeds(visit, tmp_path):
+    world = World(tmp_path / "wb", rows=400)
+    for place, (depth, seed, state) in enumerate(
+        [(3, 1, "finished"), (3, 2, "finished"), (6, 1, "finished"), (6, 2, "failed")]
+    ):
+        run = world.run(f"run {place}", 0.5, state=state, depth=depth, seed=seed)
+        log_fact("place", f"one:{place}", run=run.run, wb=world.wb)
+        log_fact("grid", "9 runs, 5 reused", run=run.run, wb=world.wb)
+    at = visit(world.wb, "grids")
+    assert "1 failed, 3 finished of 9 runs, 5 reused; begun" in said(at)
+    live, recipes = (d.value for d in at.dataframe)
+    assert live["state"].tolist() == ["✓ finished"] * 3 + ["✕ failed"]
+    assert live[["depth", "seed"]].to_numpy().tolist() == [[3, 1], [3, 2], [6, 1], [6, 2]]
+    assert "ZeroDivisionError" in live["what happened"].tolist()[-1]
+    assert sorted(zip(recipes["depth"], recipes["n"], strict=True)) == [(3, 2), (6, 1)]
+    at = visit(world.wb, group="yes")
+    assert sorted(at.dataframe[0].value["n"]) == [1, 2] and len(at.get("plotly_chart")) == 1
+
+
+def test_a_study_shows_its_best_its_trials_and_optunas_plots(visit, tmp_path):
+    wb = create_workbench(tmp_path / "wb")
+    study = open_study("mine", wb=wb)
+    for place in range(6):
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        study.tell(trial, 1 - abs(trial.params["x"] - 0.5) + place / 100)
+    at = visit(wb, "studies")
+    assert f"{study.best_value:.4f}" in said(at) and "6 complete" in said(at)
+    assert at.dataframe[0].value["trial"].tolist()[0] == study.best_trial.number
+    assert len(at.get("plotly_chart")) >= 4 and 'mw.study_figures("mine")' in said(at)
 
 
 def test_what_is_decided_follows_the_settings_and_rows_of_now(visit, tmp_path):

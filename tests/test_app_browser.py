@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from app_workbench import EVIL, World  # noqa: E402
 
 from mlworkbench.core.errors import UserError  # noqa: E402
+from mlworkbench.core.settings import open_workbench  # noqa: E402
+from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.app import open_app as app  # noqa: E402
 from mlworkbench.execution.record import close_run, get_run, open_run  # noqa: E402
 
@@ -28,12 +31,25 @@ needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this mac
 SLOW = 60_000
 
 
-@pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path / "wb")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("made") / "wb")
     for name, noise, depth in (("shallow", 2.0, 3), (EVIL, 1.0, 6), ("deep", 0.3, 8)):
         world.run(name, noise, depth=depth)
     return world
+
+
+@pytest.fixture
+def world(made, tmp_path):
+    """A copy of its own for each test: a workbench that was moved opens."""
+    own = copy.copy(made)
+    own.wb = open_workbench(shutil.copytree(made.wb.root, tmp_path / "wb"))
+    return own
+
+
+@pytest.fixture
+def bare(tmp_path):
+    return create_workbench(tmp_path / "wb")
 
 
 @pytest.fixture
@@ -157,13 +173,13 @@ def test_a_hostile_name_and_notebook_are_only_shown(served, page):
     assert notebook.locator("script").count() == 0 and not page.alerts
 
 
-def test_a_taken_port_is_refused_and_a_stopped_app_leaves_nothing(world):
+def test_a_taken_port_is_refused_and_a_stopped_app_leaves_nothing(bare):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UserError, match="cannot be used"):
-            app(taken.getsockname()[1], wb=world.wb)
-    found = app(wb=world.wb)
+            app(taken.getsockname()[1], wb=bare)
+    found = app(wb=bare)
     assert "mlworkbench app at http://127.0.0.1:" in repr(found)
     found.stop()
     assert found.process.poll() is not None
@@ -172,14 +188,14 @@ def test_a_taken_port_is_refused_and_a_stopped_app_leaves_nothing(world):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_says_the_address_and_ends_with_its_app(world, sign):
+def test_the_command_says_the_address_and_ends_with_its_app(bare, sign):
     command = [
         sys.executable,
         "-c",
         "from mlworkbench.desk.cli import main; main()",
         "app",
         "--workbench",
-        str(world.wb.root),
+        str(bare.root),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     address = process.stdout.readline().strip()
@@ -210,11 +226,11 @@ def test_the_command_says_the_address_and_ends_with_its_app(world, sign):
     pytest.fail("the app still listens")
 
 
-def test_without_streamlit_the_command_says_how_to_get_it(world, tmp_path):
+def test_without_streamlit_the_command_says_how_to_get_it(bare):
     hide = "import sys, importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'streamlit' else f(n, *a); "
     code = hide + "from mlworkbench.desk.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "app", "--workbench", str(world.wb.root)],
+        [sys.executable, "-c", code, "app", "--workbench", str(bare.root)],
         capture_output=True,
         text=True,
         env=os.environ,

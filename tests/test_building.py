@@ -1,14 +1,19 @@
 """Building views: declared in a notebook, written whole, remembered, and refused when they leak."""
 
 import json
+import random
 
+import duckdb
 import pytest
 import sqlalchemy as sa
+from test_features import WINDOWS, every_feature, same, table
 
 from mlworkbench.core.errors import UserError
+from mlworkbench.core.progress import silent
 from mlworkbench.core.store import reading
 from mlworkbench.core.store import views as built_views
 from mlworkbench.data.building import build, declared_views, explain, find_view, views
+from mlworkbench.data.computing import compute_view, part_sql, parts_needed
 from mlworkbench.data.features import FeatureView, column, definition_hash, expression, mean, share
 from mlworkbench.data.lake import (
     create_workbench,
@@ -212,14 +217,14 @@ def test_nobody_waits_while_a_view_is_computed(wb, monkeypatch):
     rows = sql("SELECT count(*) FROM cards", wb=wb).fetchone()[0]
     from mlworkbench.data import building
 
-    compute = building.computed
+    compute = building.compute_view
 
     def busy(*given):
         found = compute(*given)
         sql("DELETE FROM cards WHERE transaction_id < 5", write=True, wb=wb)
         return found
 
-    monkeypatch.setattr(building, "computed", busy)
+    monkeypatch.setattr(building, "compute_view", busy)
     built = build("handbook", wb=wb)
     assert (built["source_snapshot"], built["rows"]) == (before, rows)
     assert not views(wb)[0]["current"]
@@ -254,7 +259,54 @@ def test_a_build_that_fails_midway_leaves_the_old_one(wb, monkeypatch):
     def broken(view, source):
         return "SELECT transaction_id, error('no') AS x FROM cards"
 
-    monkeypatch.setattr("mlworkbench.data.building.view_sql", broken)
+    monkeypatch.setattr("mlworkbench.data.computing.view_sql", broken)
     with pytest.raises(UserError, match="does not fit"):
         build("handbook", wb=wb)
     assert sql("SELECT sum(hash(handbook)) FROM handbook", wb=wb).fetchone() == before
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_parts_of_the_entities_together_are_the_whole(window, tmp_path):
+    """Three entities (one of two columns), empty ones and empty times among them, in one to five parts."""
+    rng, con = random.Random(window), duckdb.connect()
+    columns = (
+        [*range(90), None],
+        ["a", "b", "c", "d", None],
+        ["x", "y"],
+        [-3.5, 0.25, None],
+        [0, 1],
+    )
+    con.register("t", table([[rng.choice(column) for column in columns] for _ in range(300)]))
+    for delay in ("", "5 seconds"):
+        view = every_feature(window, delay, current=False)
+        whole, *others = (
+            con.execute(compute_view(con, view, "t", tmp_path, parts, silent)).fetchall()
+            for parts in (1, 2, 5)
+        )
+        whole = {row[0]: row for row in whole}
+        assert len(whole) == 300
+        for rows in others:
+            assert len(rows) == 300
+            for row in rows:
+                assert all(map(same, row, whole[row[0]])), (row, whole[row[0]])
+    sizes = [con.execute(part_sql(view, ("who",), "t", p, 5)).fetchall() for p in range(5)]
+    assert sum(map(len, sizes)) == 300 and max(map(len, sizes)) < 300
+
+
+def test_a_table_larger_than_memory_is_built_part_by_part(wb, monkeypatch):
+    """A build that thinks of memory as tiny says its parts, gives the same table and leaves no file."""
+    build("handbook", wb=wb)
+    whole = sql("FROM handbook ORDER BY transaction_id", wb=wb).df()
+    with duckdb.connect(config={"memory_limit": "1GB"}) as con:
+        con.execute("CREATE VIEW cards AS SELECT 1 AS x FROM range(20_000_000)")
+        assert parts_needed(con, find_view("handbook", wb=wb), "cards") > 4
+        assert parts_needed(con, find_view("handbook", wb=wb), "(FROM cards LIMIT 9)") == 1
+    monkeypatch.setattr("mlworkbench.data.building.parts_needed", lambda *_: 3)
+    said = []
+    built = build("handbook", wb=wb, progress=lambda done, text: said.append((done, text)))
+    assert "handbook by terminal_id, part 3 of 3" in [text for _, text in said]
+    assert said == sorted(said, key=lambda step: step[0])
+    ours = sql("FROM handbook ORDER BY transaction_id", wb=wb).df()
+    assert len(ours) == built["rows"] == len(whole) and list(ours) == list(whole)
+    assert (ours.dtypes == whole.dtypes).all() and (ours - whole).abs().max().max() < 1e-9
+    assert not list((wb.root / "lake" / "tmp").glob("work-*"))

@@ -16,12 +16,14 @@ from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions
 from mlworkbench.modelling.repeats import compare_repeats, group_repeats
+from mlworkbench.modelling.resampling import standard_error
 from mlworkbench.modelling.textbook import delong
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     world = World(tmp_path_factory.mktemp("comparison") / "wb", rows=900)
+    world.wb = Workbench(world.wb.root, {("compare", "resamples"): "200"})
     world.one, world.two = world.run("one", 2.0), world.run("two", 0.3)
     return world
 
@@ -191,7 +193,8 @@ def test_delong_equals_a_published_implementation():
 def test_censored_labels_are_weighted_or_refused(wb):
     from mlworkbench.core.settings import Workbench
     from mlworkbench.data.ingestion import ingest
-    from mlworkbench.data.lake import declare_roles, write_lake
+    from mlworkbench.data.lake import declare_roles, sql, write_lake
+    from mlworkbench.desk.verbs import run
     from mlworkbench.modelling.censoring import propensity_weights
 
     n, rng = 3000, np.random.default_rng(5)
@@ -199,17 +202,17 @@ def test_censored_labels_are_weighted_or_refused(wb):
     base = 1.5 * rows["bad"] + rng.normal(0, 1, n)
     suspect = base > 2
     rows["blocked"] = suspect & (rng.random(n) > 0.2)
-    rows["chance"] = np.where(suspect, 0.2, 1.0)
+    rows["chance"], rows["suspicion"] = np.where(suspect, 0.2, 1.0), base
     ingest(rows, table="pay", key="id", wb=wb)
     with write_lake("roles", wb=wb) as write:
         declare_roles(write.con, "pay", blocked="blocked")
     seen = rows[~rows["blocked"]]
     runs = []
     for name, noise in (("old", 1.5), ("new", 0.1)):
-        run = open_run(name, values={"table": "pay", "key": "id"}, wb=wb)
+        one = open_run(name, values={"table": "pay", "key": "id"}, wb=wb)
         score = (base + rng.normal(0, noise, n))[seen.index]
-        log_predictions(seen["bad"], score, key=seen["id"], run=run.run, wb=wb)
-        runs.append(close_run(run.run, "finished", wb=wb))
+        log_predictions(seen["bad"], score, key=seen["id"], run=one.run, wb=wb)
+        runs.append(close_run(one.run, "finished", wb=wb))
     refused = compare_runs(runs, wb=wb)
     assert refused.verdict == "cannot tell" and refused.sentence.startswith("No verdict: ")
     assert f"{int(rows['blocked'].sum()):,} of 3,000 rows of pay were blocked" in refused.sentence
@@ -222,6 +225,22 @@ def test_censored_labels_are_weighted_or_refused(wb):
         compare_runs(runs, wb=Workbench(wb.root, {("compare", "propensity"): "chanse"}))
     with pytest.raises(UserError, match="propensities are not above 0"):
         propensity_weights([0.0, 1.0])
+    settings = wb.root / "settings.ini"
+    settings.write_text(settings.read_text().replace("propensity =", "propensity = chance"))
+    trained = run("train", table="pay", target="bad", drop="blocked, chance", iterations=20, wb=wb)
+    assert trained.params["label_weights"] == "1 / propensity"
+    assert (
+        "rows weighted by 1 / propensity, worth" in (trained.folder / "notebook.ipynb").read_text()
+    )
+    kept = sql(
+        "SELECT row_key, weight FROM lake.predictions WHERE run = $run",
+        params={"run": trained.run},
+        wb=wb,
+    )
+    scored = kept.df().set_index("row_key")["weight"]
+    want = pd.Series(propensity_weights(rows["chance"]), rows["id"].astype(str))
+    assert len(scored) and not rows["blocked"].to_numpy()[scored.index.astype(int)].any()
+    np.testing.assert_array_equal(scored, want[scored.index])
 
 
 # ---------------------------------------------------------------- seeds
@@ -238,12 +257,12 @@ def test_equal_recipes_over_seeds_are_told_apart_no_more_often_than_said(torture
         base = 1.5 * label + rng.normal(0, 1, 600)
         scores = [base + rng.normal(0, 0.4) * label + 0.2 * rng.normal(0, 1, 600) for _ in range(8)]
         values, drawn, many = repeats.replicas(
-            "binary", label, scores, "auc", resamples=300, seed=rep
+            "binary", label, scores, "auc", resamples=100, seed=rep
         )
-        rows = np.std(drawn[:, 4:].mean(1) - drawn[:, :4].mean(1), ddof=1)
+        rows, free = standard_error(drawn[:, 4:].mean(1) - drawn[:, :4].mean(1), many - 1)
         seeds = repeats._seed_luck(list(values[:4]), list(values[4:]), False)
         value = values[4:].mean() - values[:4].mean()
-        called += repeats._mixed(value, (rows, many - 1), seeds, 0.95)[3] < 0.05
+        called += repeats._mixed(value, (rows, free), seeds, 0.95)[3] < 0.05
         alone += abs(value) > 1.96 * rows
     print(f"called {called / reps:.3f}; by the rows alone {alone / reps:.3f}")
     assert called <= stats.binom.ppf(0.9995, reps, 0.055) and alone > 2 * called

@@ -1,15 +1,23 @@
 """Contracts: what they say holds, what breaks them is kept with its line, and nothing is lost or doubled."""
 
+import contextlib
+import datetime as dt
 import gzip
 import http.server
+import json
+import os
 import random
 import threading
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import psycopg_connect
+from faults import kill, python, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.checks import check_table
@@ -17,6 +25,8 @@ from mlworkbench.data.contracts import adopt, contract_file, contract_versions, 
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import snapshots, sql, verify_files
 from mlworkbench.data.mending import quarantined, replay, write_quarantine
+from mlworkbench.modelling.datasets import describe_problem, load_dataset
+from mlworkbench.modelling.training import fit_catboost, predict_scores
 
 PAN = "4111111111111111"
 
@@ -213,15 +223,118 @@ def test_next_months_data_does_not_break_what_was_inferred(wb, write):
     assert counts(ingest(write(f"id,amount,kind,at\n{other}"), table="t", wb=wb)) == (39, 0, 0, 0)
 
 
+TYPED = {  # texts where numbers belong, as each kind of source brings them
+    "Parquet": lambda rows, path: pq.write_table(pa.Table.from_pylist(rows), path) or path,
+    "JSON": lambda rows, path: (
+        path.write_text("\n\n".join(json.dumps(r, allow_nan=False) for r in rows)) and path
+    ),
+    "pandas": lambda rows, path: pd.DataFrame(rows),
+    "stream": lambda rows, path: pa.Table.from_pylist(rows).to_reader(),
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_broken_rows_of_typed_sources_are_kept_too(wb, write, tmp_path, kind):
+    first = write("id,amount,note,at\n1,1.5,a,2026-01-01\n", "first.csv")
+    ingest(first, table="t", key="id", wb=wb)
+    edit(wb, "DOUBLE", "DOUBLE\n    logicalTypeOptions: {maximum: 1000}")
+    rows = [{"id": i, "amount": f"{i}.5", "note": "w", "at": "2026-02-01"} for i in range(100, 220)]
+    rows[10]["amount"], rows[20]["id"], rows[30]["at"] = "12o", None, "tomorrow"
+    rows[40]["amount"], rows[50]["id"] = "5000", 100
+    if kind == "JSON":  # numbers, but for the one that is none
+        rows = [r | {"amount": float(r["amount"]) if r["amount"] != "12o" else "12o"} for r in rows]
+
+    def source():
+        return TYPED[kind](rows, tmp_path / {"JSON": "x.jsonl"}.get(kind, "x.parquet"))
+
+    assert counts(ingest(source(), table="t", wb=wb)) == (115, 0, 0, 5)
+    lines = 2 if kind == "JSON" else 1
+    assert [(r["line"], r["column"], r["reason"]) for r in quarantined("t", wb)] == [
+        (10 * lines + 1, "amount", "amount holds '12o', which is no DOUBLE"),
+        (20 * lines + 1, "id", "id is empty"),
+        (30 * lines + 1, "at", "at holds 'tomorrow', which is no DATE"),
+        (40 * lines + 1, "amount", f"amount {5000.0} is above 1000"),
+        (50 * lines + 1, "id", "the key id 100 stands in the source twice, with other values"),
+    ]
+    assert sql("SELECT count(*), sum(amount) FROM t WHERE id > 1", wb=wb).fetchone() == (
+        115,
+        sum(float(r["amount"]) for i, r in enumerate(rows) if i not in (10, 20, 30, 40, 50)),
+    )
+    before = held(wb)
+    assert counts(ingest(source(), table="t", wb=wb)) == (0, 0, 120, 0) and held(wb) == before
+    with pytest.raises(
+        UserError, match="amount is VARCHAR and in the table DOUBLE.*rows are broken"
+    ):
+        ingest(
+            pa.table({"id": [7], "amount": ["x"], "note": ["w"], "at": ["2026-01-01"]}),
+            table="t",
+            wb=wb,
+        )
+    dates = pa.table(
+        {"id": [7], "amount": [dt.date(2026, 1, 1)], "note": ["w"], "at": ["2026-01-01"]}
+    )
+    with pytest.raises(UserError, match="amount is DATE and in the table DOUBLE.*--evolve"):
+        ingest(dates, table="t", wb=wb)
+    assert held(wb) == before
+
+
+PROTECTED = (
+    "apiVersion: v3.2.0\nkind: DataContract\nid: t\nversion: 1.0.0\nstatus: active\nschema:\n- name: t\n  properties:\n"
+    "  - {name: pan, customProperties: [{property: role, value: card}]}\n"
+    "  - {name: mail, customProperties: [{property: role, value: personal}]}\n"
+    "  - {name: amount, physicalType: DOUBLE, logicalTypeOptions: {minimum: 0}}\n"
+)
+TAKE_IN = """
+import pyarrow as pa
+from mlworkbench.data.ingestion import ingest
+kind, source, contract = sys.argv[2:]
+if kind == "stream":
+    lines = [line.split(",") for line in open(source).read().split()[1:]]
+    columns = [pa.array(c) for c in zip(*lines)]
+    source = pa.table([*columns[:2], columns[2].cast("double")], ["pan", "mail", "amount"]).to_reader()
+print(ingest(source, table="t", contract=contract, wb=wb)["added"])
+"""
+
+
+def on_disk(wb, process=None) -> bytes:
+    """All bytes below a workbench, and those of files there without a name that a process has open."""
+    found = [p.read_bytes() for p in wb.root.rglob("*") if p.is_file() and not p.is_symlink()]
+    for handle in Path(f"/proc/{process.pid}/fd").iterdir() if process else []:
+        with contextlib.suppress(OSError):
+            if os.readlink(handle).startswith(str(wb.root)) and "deleted" in os.readlink(handle):
+                found.append(handle.read_bytes())
+    return b"".join(found)
+
+
+@pytest.mark.parametrize("kind", ["Latin-1", "stream", "address"])
+def test_a_kill_leaves_nothing_of_protected_columns(wb, write, kind):
+    rows = "".join(f"{PAN},me{i}@secret.org,{i}\n" for i in range(98))
+    text = f"pan,mail,amount\n{rows}" + f"{PAN},ü@secret.org,1\n" * (kind == "Latin-1")
+    source, contract = write(text.encode("latin-1")), write(PROTECTED, "t.yaml")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Plain.text, where = text.encode(), f"http://127.0.0.1:{server.server_port}/x.csv"
+    words = (kind, where if kind == "address" else str(source), str(contract))
+    more = {"MLWORKBENCH_HASH_KEY": "a key of more than sixteen"}
+    stop = {"MLWORKBENCH_CRASH": "before_fsync:1:pause"}
+    process = python(wb.root, TAKE_IN, *words, wait=False, **more, **stop)
+    try:
+        stopped = until(lambda: ") T " in Path(f"/proc/{process.pid}/stat").read_text())
+        assert stopped and b"411111" in on_disk(wb)  # masked ones are written already
+        for seen in (on_disk(wb, process), kill(process) or on_disk(wb)):
+            assert PAN.encode() not in seen and b"@secret" not in seen
+        code, out, err = python(wb.root, TAKE_IN, *words, **more)
+        assert (code, int(out)) == (0, text.count("\n") - 1), err
+    finally:
+        kill(process)
+        server.shutdown()
+        server.server_close()
+    assert not list((wb.root / "lake" / "tmp").iterdir())  # the next one swept
+
+
 def test_protected_columns_never_reach_the_disk(wb, write, tmp_path, monkeypatch):
     monkeypatch.setenv("MLWORKBENCH_HASH_KEY", "a key of more than sixteen")
-    said = (
-        "apiVersion: v3.2.0\nkind: DataContract\nid: t\nversion: 1.0.0\nstatus: active\nschema:\n- name: t\n  properties:\n"
-        "  - {name: pan, customProperties: [{property: role, value: card}]}\n"
-        "  - {name: mail, customProperties: [{property: role, value: personal}]}\n"
-        "  - {name: amount, physicalType: DOUBLE, logicalTypeOptions: {minimum: 0}}\n"
-    )
-    contract = write(said, "t.yaml")
+    contract = write(PROTECTED, "t.yaml")
     rows = "".join(f"4111 1111 1111 1111,me{i % 3}@secret.org,{i}\n" for i in range(98))
     source = write(f"pan,mail,amount\n{rows}{PAN},you@secret.org,-5\n{PAN},torn@secret.org\n")
     assert counts(ingest(source, table="t", contract=contract, wb=wb)) == (98, 0, 0, 2)
@@ -333,8 +446,6 @@ def test_roles_are_read_where_they_were_said(wb, write):
 
 
 def test_the_commands(wb, write):
-    import json
-
     from mlworkbench.desk.cli import cli
 
     def call(*words):
@@ -357,6 +468,19 @@ def test_the_commands(wb, write):
     assert call("contract", "check", "t")["holds"] and call("contract", "replay", "t")["rows"] == 0
     with pytest.raises(UserError, match="no table 'none'"):
         raise call("contract", "show", "none")
+
+
+class Plain(http.server.BaseHTTPRequestHandler):
+    text = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.text)))
+        self.end_headers()
+        self.wfile.write(self.text)
+
+    def log_message(self, *given):
+        pass
 
 
 class Served(http.server.BaseHTTPRequestHandler):
@@ -430,8 +554,6 @@ def test_a_query_to_postgresql(wb, postgres):
 
 
 def test_a_profile_in_every_form(wb, tmp_path):
-    import json
-
     from mlworkbench.data.profiles import profile
     from mlworkbench.desk.cli import cli
 
@@ -488,3 +610,29 @@ def test_a_profile_in_every_form(wb, tmp_path):
             and "<svg" in text
         )
     assert profile("t", at=first, wb=wb).rows == 30_000
+
+
+def test_training_keeps_what_a_contract_says_of_columns(wb):
+    """Forbidden, personal and blocked columns are no features; a direction holds in the model."""
+    rng = np.random.default_rng(0)
+    n = 600
+    frame = pd.DataFrame({"amount": rng.uniform(0, 100, n), "noise": rng.normal(size=n)})
+    frame["email"], frame["postcode"] = (
+        [f"u{i % 50}@x.org" for i in range(n)],
+        rng.integers(0, 9, n),
+    )
+    frame["stopped"] = rng.random(n) < 0.05
+    frame["fraud"] = (rng.random(n) < frame["amount"] / 150).astype(int)
+    ingest(frame, table="t", wb=wb)
+    declare("t", wb, label="fraud", personal="email", forbidden="postcode", blocked="stopped")
+    declare("t", wb, monotone={"amount": "increasing"})
+    problem = describe_problem({"table": "t", "target": "fraud"}, wb)
+    assert set(problem.features) == {"amount", "noise"} and problem.monotone == {"amount": 1}
+    said = " ".join(problem.notes)
+    assert all(f"left out {name}" in said for name in ("email", "postcode", "stopped"))
+    data = load_dataset(problem, wb=wb)
+    features, rows = data.part("train", "validation")
+    model = fit_catboost(features, rows["label"], problem, iterations=60, threads=1)
+    grid = pd.DataFrame({"amount": np.linspace(0, 100, 200), "noise": 0.0})[list(problem.features)]
+    rising = np.diff(predict_scores(model, grid, "binary", 1))
+    assert (rising >= -1e-12).all() and rising.max() > 0

@@ -137,7 +137,7 @@ def test_stability_and_what_is_refused():
         group_fairness("g", ["a", "a"], [0, 1], [0, 1])
     with pytest.raises(WorkbenchError, match="0 nor 1"):
         group_fairness("g", ["a", "b"], [0, 1], [0.5, 1])
-    with pytest.raises(WorkbenchError, match="one label"):
+    with pytest.raises(WorkbenchError, match="have the label 1"):
         contributions(checked("binary", [1, 1], [0.1, 0.2]), "auc")
     with pytest.raises(WorkbenchError, match="no probabilities"):
         calibration_error([0, 1], [-3, 5])

@@ -1,15 +1,20 @@
 """Grids: reused while nothing changed, not when the data did; killed and resumed, nothing lost and nothing double."""
 
+import contextlib
 import json
+import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from faults import mlworkbench, until
 
@@ -52,32 +57,63 @@ def test_new_rows_of_a_table_that_was_read_make_a_run_anew(wb):
     assert (len(forced.runs), len(forced.reused)) == (2, 0)
 
 
-def test_a_killed_grid_goes_on_with_what_is_missing(wb, torture):
-    job = notebook(
+def test_a_killed_grid_goes_on_with_what_is_missing(wb, torture, monkeypatch):
+    """The command is killed at a random moment and given again at once: the record is an uninterrupted one's."""
+    monkeypatch.setenv("MLW_TEST_MARK", str(wb.root))
+    notebook(
         wb,
         "n: int = 0",
-        "import time\ntime.sleep(0.5)",
-        "import mlworkbench as mw\nmw.log_metric('score', n)",
+        "import mlworkbench as mw\nfor step in range(20): mw.log_metric('loss', n / (step + 1), step=step)",
+        "mw.log_metric('score', (n * 7919) % 1000 / 7)",
     )
-    wanted = range(12 if torture else 5)
-    script = f"import mlworkbench as mw; mw.grid({job!r}, n=range({len(wanted)}), jobs=2, wb=mw.open({str(wb.root)!r}))"
-    for _ in range(20 if torture else 2):
-        grid = subprocess.Popen([sys.executable, "-c", script])
-        end = time.monotonic() + 60
-        done = len([r for r in list_runs(wb=wb) if r.state == "finished"])
-        while grid.poll() is None and time.monotonic() < end:
-            if len([r for r in list_runs(wb=wb) if r.state == "finished"]) > done:
-                break
-            time.sleep(0.05)
+    seed, table, many = random.randrange(10**6), [], 6
+    chance = random.Random(seed)
+    for kill in range(20 if torture else 2):
+        wanted = range(kill * many, (kill + 1) * many)
+        words = ("grid", "mine.ipynb", "-p", f"n={wanted[0]}:{wanted[-1]}", "--jobs", "2", "--json")
+        done, opened = chance.randrange(many), chance.random() < 0.5
+        grid = mlworkbench(*words, cwd=wb.root, wait=False)
+        moment = lambda: grid.poll() is not None or reached(wb, wanted, done, opened)  # noqa: B023, E731
+        assert until(moment, 120, step=0.002)
+        time.sleep(chance.random() * 0.05)
         grid.send_signal(signal.SIGKILL)
-        grid.wait()
-    time.sleep(2)  # its workers end with it
-    found = mw.grid(job, n=wanted, jobs=2, wb=wb)
-    assert not found.failed and len(found.runs) + len(found.reused) == len(wanted)
-    finished = [r for r in list_runs(wb=wb) if r.state == "finished"]
-    assert sorted(r.params["n"] for r in finished) == list(wanted)
-    assert all(r.metrics["score"]["value"] == r.params["n"] for r in finished)
-    assert not [r for r in list_runs(wb=wb) if r.state == "running"]
+        grid.communicate(timeout=60)
+        code, out, err = mlworkbench(*words, cwd=wb.root)
+        assert code == 0, err
+        found = json.loads(out)
+        rows = [r for r in list_runs(wb=wb) if r.params["n"] in wanted]
+        states = Counter(r.state for r in rows)
+        table.append((kill, done, opened, len(found["reused"]), states["interrupted"]))
+        finished = {
+            r.params["n"]: r.metrics["score"]["value"] for r in rows if r.state == "finished"
+        }
+        assert finished == {n: (n * 7919) % 1000 / 7 for n in wanted}, (seed, table)
+        assert states["finished"] == many and set(states) <= {"finished", "interrupted"}, (
+            seed,
+            table,
+        )
+        assert {r["run"] for r in found["runs"] + found["reused"]} == {
+            r.run for r in rows if r.state == "finished"
+        }
+    assert until(lambda: not running_here("MLW_TEST_MARK", str(wb.root)), 60)
+    print(f"seed {seed}; kill, finished before it, in the middle of a run, reused, interrupted:")
+    print("\n".join(map(str, table)))
+
+
+def reached(wb, wanted, done: int, opened: bool) -> bool:
+    """Whether so many of these runs have finished, and (if asked) another is at work."""
+    states = [r.state for r in list_runs(wb=wb) if r.params.get("n") in wanted]
+    return states.count("finished") >= done and (not opened or "running" in states)
+
+
+def running_here(name: str, value: str) -> list[int]:
+    """The processes that have a variable in their environment, but for this one and fork servers."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(name) == value:
+                found.append(process.pid)
+    return found
 
 
 def test_a_grid_runs_from_a_script_without_a_guard_and_from_one_that_cannot_be_imported(wb):
@@ -252,12 +288,15 @@ def test_a_run_stopped_by_its_user_leaves_no_progress_file(wb):
     assert [f["path"] for f in run_details(run.run, wb)["files"]] == ["notebook.ipynb"]
 
 
-def test_a_grid_on_a_dask_cluster_of_this_machine(wb):
+def test_a_grid_on_a_dask_cluster_of_this_machine(wb, monkeypatch):
     """Real workers of a real scheduler; the record is the same as with the pool."""
     pytest.importorskip("distributed")
+    monkeypatch.delenv("MLWORKBENCH_THREADS")
     job = notebook(wb, "n: int = 0", "import mlworkbench as mw\nmw.log_metric('score', n * n)")
     found = mw.grid(job, n=[1, 2, 3], jobs=2, executor="dask", wb=wb)
     assert (len(found.runs), found.reused, found.failed) == (3, [], [])
     assert sorted(r.metrics["score"]["value"] for r in list_runs(wb=wb)) == [1, 4, 9]
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert {run_details(r.run, wb)["facts"]["threads"] for r in found.runs} == {share}
     again = mw.grid(job, n=[1, 2, 3, 4], jobs=2, executor="dask", wb=wb)
     assert (len(again.runs), len(again.reused)) == (1, 3)

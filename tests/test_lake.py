@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -110,26 +109,6 @@ def test_killed_at_a_crash_point(log, point):
     check_after_crash(log, acknowledged(out))
 
 
-def test_killed_at_random_moments(log, torture):
-    seed = random.randrange(10**6)
-    dice, told = random.Random(seed), []
-    print("seed", seed)
-    for who in range(50 if torture else 4):
-        process = python(log.root, WRITER, str(who), "100", wait=False)
-        until(lambda p=process: p.stdout.readline())
-        time.sleep(dice.random() * 0.5)
-        kill_group(process)
-        told += acknowledged(process.stdout.read())
-        there = held(log)
-        assert {" ".join(t.split()[:2]) for t in told} <= there
-    assert verify_files(log) == []
-
-
-def kill_group(process) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-
-
 @pytest.mark.parametrize("point", ["ingested", "before_fsync", "before_commit"])
 def test_ingestion_killed_is_all_or_nothing(wb, tmp_path, point):
     file = tmp_path / "payments.csv"
@@ -146,44 +125,6 @@ def test_ingestion_killed_is_all_or_nothing(wb, tmp_path, point):
         500,
     )
     assert verify_files(wb) == []
-
-
-def test_power_cut_keeps_what_was_acknowledged(log, tmp_path):
-    """Only bytes that were there at their file's last fsync survive."""
-    if not shutil.which("strace"):
-        pytest.skip("strace is not here")
-    trace = tmp_path / "trace"
-    words = [
-        "strace",
-        "-f",
-        "-y",
-        "-o",
-        str(trace),
-        "-e",
-        "trace=fsync,fdatasync",
-        os.sys.executable,
-        "-c",
-    ]
-    import faults
-
-    done = subprocess.run(
-        [*words, faults.CODE + WRITER, str(log.root), "1", "2"], capture_output=True, text=True
-    )
-    if "ptrace" in done.stderr:
-        pytest.skip("strace is not allowed here")
-    assert len(acknowledged(done.stdout)) == 2, done.stderr
-    synced = {Path(p) for p in re.findall(r"f(?:data)?sync\(\d+<([^>]+)>", trace.read_text())}
-    files = {data_path(log) / f for f in lake_files(log)}
-    fresh = {f for f in files if f.stat().st_mtime > (log.root / "settings.ini").stat().st_mtime}
-    assert fresh and fresh <= synced, "a data file was acknowledged that the disk may not have"
-    assert {f.parent for f in fresh} <= synced, "a data file's name may be lost with its folder"
-    assert log.shared or any("catalog.sqlite" in p.name for p in synced)
-    cut = tmp_path / "cut"
-    shutil.copytree(log.root, cut)
-    for file in (data_path(log)).rglob("*.parquet"):
-        if file not in synced and file in fresh:
-            (cut / file.relative_to(log.root)).write_bytes(b"")
-    assert held(open_workbench(cut)) == {"1 0", "1 1"}
 
 
 def test_paused_writer_delays_and_loses_nothing(log):
@@ -650,69 +591,3 @@ def test_a_clone_with_settings_alone_becomes_a_workbench(wb, tmp_path):
     assert made.setting("jobs", "timeout") == "77" and tables(wb=made) == []
     with pytest.raises(UserError, match="already"):
         create_workbench(clone)
-
-
-WORKS = {
-    "ingest": """
-from mlworkbench.data.ingestion import ingest
-import pandas as pd
-for i in range(1000):
-    frame = pd.DataFrame({"id": range(i * 100, i * 100 + 100)})
-    ingest(frame, table="coming", key="id", wb=wb)
-    print("done", i, flush=True)
-""",
-    "build": """
-from mlworkbench.data.building import build
-for i in range(1000):
-    build("handbook", wb=wb)
-    print("done", i, flush=True)
-""",
-    "compact": """
-from mlworkbench.data.lake import sql
-from mlworkbench.data.upkeep import compact, expire
-for i in range(1000):
-    sql(f"INSERT INTO growing SELECT range FROM range({i * 10}, {i * 10 + 10})", write=True, wb=wb)
-    compact(grace=0, wb=wb)
-    expire(0, grace=0, wb=wb)
-    print("done", i, flush=True)
-""",
-}
-
-
-@pytest.mark.parametrize("work", WORKS)
-def test_other_work_killed_at_random_moments(wb, torture, work, catalog):
-    """Wholly there or not at all, every checksum right, and the doctor content after mending."""
-    from mlworkbench.data.simulation import simulate_cards
-    from mlworkbench.desk.examining import doctor, mend
-
-    if not torture and catalog != ("sqlite" if work == "ingest" else "postgresql"):
-        pytest.skip("in make torture")
-    seed = random.randrange(10**6)
-    dice = random.Random(seed)
-    print("seed", seed)
-    if work == "build":
-        from mlworkbench.data.ingestion import ingest
-
-        ingest(simulate_cards(20, 40, 10, seed=1), table="cards", key="transaction_id", wb=wb)
-        rows = sql("SELECT count(DISTINCT transaction_id) FROM cards", wb=wb).fetchone()[0]
-    with write_lake("a table that grows", wb=wb) as write:
-        write.con.execute("CREATE TABLE growing (id BIGINT)")
-    for _ in range(50 if torture else 1):
-        process = python(wb.root, WORKS[work], wait=False)
-        until(lambda p=process: p.stdout.readline())
-        time.sleep(dice.random() * 0.7)
-        kill_group(process)
-        again = open_workbench(wb.root)
-        assert verify_files(again) == []
-        if work == "build":
-            one = sql("SELECT count(transaction_id) FROM handbook", wb=again).fetchone()[0]
-            assert one == rows
-        else:
-            name = {"ingest": "coming", "compact": "growing"}[work]
-            n, least, most = sql(
-                f"SELECT count(id), min(id), max(id) FROM {name}", wb=again
-            ).fetchone()
-            assert least == 0 and n % {"ingest": 100, "compact": 10}[work] == 0
-            if work == "ingest":
-                assert n == most + 1
-        assert (doctor(again)["well"] or mend(again)["well"]) and doctor(again)["well"]

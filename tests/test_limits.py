@@ -14,7 +14,14 @@ from mlworkbench.core.settings import open_workbench
 from mlworkbench.execution.jobs import prepare_job, run_prepared
 from mlworkbench.execution.journal import log_metric, log_params, log_text
 from mlworkbench.execution.provisioner import available
-from mlworkbench.execution.record import close_run, get_run, list_runs, open_run, run_details
+from mlworkbench.execution.record import (
+    close_run,
+    get_run,
+    list_runs,
+    open_run,
+    read_run,
+    run_details,
+)
 
 ROADS = [True] if available() else [True, False]
 MARK = "MLW_TEST_MARK"  # in the environment of whatever a test starts
@@ -47,7 +54,7 @@ def book(wb, *cells: str, name: str = "bad"):
 
 def execute(wb, wire, *cells, **given):
     path, values = prepare_job(book(wb, *cells), given, wb)
-    return run_prepared(path, values, wire=wire, wb=wb)
+    return read_run(run_prepared(path, values, wire=wire, wb=wb), wb)
 
 
 def marked() -> list[int]:

@@ -5,6 +5,7 @@ import pytest
 from faults import mlworkbench
 
 import mlworkbench as mw
+from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.store import reading, runs
 from mlworkbench.execution.record import run_details
 
@@ -80,3 +81,20 @@ def test_what_is_secret_does_not_stay_in_mlflows_files(wb, monkeypatch):
     assert run.params["login"] and "swordfish" not in str(run.params)
     files = [p for p in run.folder.rglob("*") if p.is_file()]
     assert files and not [p for p in files if b"swordfish-4711" in p.read_bytes()]
+
+
+AUTOLOG = """import mlflow
+mlflow.autolog()
+from sklearn.linear_model import LogisticRegression
+LogisticRegression(C=0.5, max_iter=50).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])"""
+
+
+def test_what_autolog_logs_stands_in_the_record_and_its_pickled_model_is_a_file(wb):
+    run = mw.run(book(wb, "auto", AUTOLOG), wb=wb)
+    kept = run_details(run, wb)
+    assert (kept["params"]["C"], kept["params"]["max_iter"]) == (0.5, 50)
+    assert run.metrics["training_accuracy_score"]["value"] == 1.0
+    files = {f["path"].rsplit("/", 1)[-1]: f for f in kept["files"]}
+    assert files["MLmodel"]["kind"] == "artifact" and len(files["MLmodel"]["sha256"]) == 64
+    with pytest.raises(WorkbenchError):  # never loaded, so never a version
+        mw.register(run, "auto", wb=wb)

@@ -277,6 +277,19 @@ def test_racing_approvals_of_one_request(wb):
     assert verify_audit(wb=wb)["valid"]
 
 
+def test_killed_in_the_middle_of_a_registration(wb):
+    """The folder has its number and the store has no row: the next one takes the number."""
+    run, before = trained(wb, "another", 0.2), everything(wb)
+    code = "from mlworkbench.registry.versions import register\nregister(sys.argv[2], 'other', wb)"
+    killed = python(wb.root, code, run, MLWORKBENCH_CRASH="registration:1")
+    assert killed[0] == -signal.SIGKILL and everything(wb) == before
+    (wb.files / "models" / "other" / "1" / "model.cbm").write_bytes(b"half")
+    assert register(run, "other", wb).version == 1 and register(run, "other", wb).version == 1
+    assert load_model("other@1", wb).tree_count_ == 5 and verify_audit(wb=wb)["valid"]
+    files = sorted(f.name for f in (wb.files / "models" / "other").rglob("*"))
+    assert files == ["1", "model.cbm", "signature.json"]
+
+
 def test_killed_in_the_middle_of_a_promotion(wb):
     crown(wb, 1)
     asked = promote("fraud@2", "champion", "it is better", wb)

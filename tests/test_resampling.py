@@ -189,15 +189,94 @@ def test_progress_is_told_and_ends_at_one():
 
 def test_few_positives_and_few_entities_are_said():
     rng = np.random.default_rng(7)
-    label = np.r_[np.ones(12), np.zeros(500)]
-    score = squash(rng.normal(size=512) + 1.5 * label)
-    assert "12 positives" in intervals("binary", label, score)["auc"].note
+    label = np.r_[np.ones(6), np.zeros(500)]
+    score = squash(rng.normal(size=506) + 1.5 * label)
+    assert (
+        "positives: the interval may be too narrow" in intervals("binary", label, score)["auc"].note
+    )
     label, score = rows(rng, 1000, 0.3)
     assert intervals("binary", label, score)["auc"].note == ""
     few = intervals("binary", label, score, entity=np.arange(1000) % 8)["auc"].note
-    assert "8 entities with positives" in few
+    assert "entities with positives: the interval may be too narrow" in few
     alone = intervals("binary", [1] + [0] * 50, rng.random(51))["auc"]
-    assert np.isnan(alone.low) and "too few" in alone.note
+    assert np.isnan(alone.low) and "1 positives are too few" in alone.note
+
+
+def test_money_without_the_dearer_mistake_has_no_interval():
+    """No fraud was missed: however many false alarms there are, the sum says nothing of frauds."""
+    label, more = np.r_[np.ones(20), np.zeros(400)], {"threshold": 0.5, "metrics": ["cost"]}
+    score = np.where(label == 1, 0.9, np.linspace(0, 0.8, 420))
+    found = intervals("binary", label, score, costs=(100, 1), **more)["cost"]
+    assert np.isnan(found.low) and "0 rows that were missed are too few" in found.note
+    cheap = intervals("binary", label, score, costs=(1, 100), **more)["cost"]
+    assert cheap.low < cheap.value < cheap.high and cheap.note == ""
+    worse = np.where(np.arange(420) < 8, 0.1, score)  # the difference is carried by those eight
+    told = paired("binary", label, score, worse, costs=(100, 1), **more)["cost"]
+    assert told.low > 0 and 8 < told.evidence < 30
+
+
+def test_notes_speak_where_coverage_is_short_and_are_silent_where_it_is_not(torture):
+    """Losses from equal to a hundred times apart; the note is what a reader has to go by."""
+    reps, n = (2000 if torture else 150), 2000
+    for spread, positives, short in ((0.0, 100, False), (0.5, 100, False), (2.0, 20, True)):
+        rng, held, noted = np.random.default_rng(int(10 * spread)), 0, 0
+        for rep in range(reps):
+            label = (rng.random(n) < positives / n) * 1
+            amount = np.exp(spread * rng.normal(size=n) - spread**2 / 2)
+            more = {"threshold": 0.5, "costs": (amount, 0.0), "metrics": ["cost"], "seed": rep}
+            found = intervals("binary", label, np.zeros(n), resamples=100, **more)["cost"]
+            held += bool(found.low <= positives <= found.high)
+            noted += bool(found.note)
+        print(f"losses {spread}: held {held / reps:.3f}, noted {noted / reps:.3f}")
+        assert noted > 0.75 * reps if short else noted < 0.02 * reps
+        assert short or held >= stats.binom.ppf(0.001, reps, 0.95)
+        assert not short or held <= stats.binom.ppf(0.999, reps, 0.93)
+
+
+# ---------------------------------------------------------------- influence
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.booleans(), st.booleans(), st.sampled_from([3, 10**6]))
+def test_influence_is_the_slope_by_a_units_weight(seed, weighted, clustered, levels):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(20, 60))
+    label = np.r_[0, 1, 0, 1, rng.integers(0, 2, n - 4)]
+    score = np.floor(squash(rng.normal(size=n) + label) * levels) / levels
+    weight = rng.uniform(0.5, 2, n) if weighted else np.ones(n)
+    entity = rng.integers(0, 9, n) if clustered else np.arange(n)
+    unit = int(rng.integers(n))
+    mine, names = (
+        entity == entity[unit],
+        ("auc", "average_precision", "brier", "recall", "precision"),
+    )
+
+    def at(weight):
+        made, (model,) = measures.prepare_models(
+            "binary", label, [score], weight, entity, None, 0.4, None, names
+        )
+        whole = measures.cut_model([model], 0, *replicate(made, 0, 0))
+        return model, whole, {s.name: float(s.value(*whole)[0]) for s in model.found}
+
+    model, whole, _ = at(weight)
+    place = int(np.flatnonzero(np.unique(entity) == entity[unit])[0])
+    more, less = (at(weight * np.where(mine, 1 + h, 1.0))[2] for h in (1e-5, -1e-5))
+    for s in model.found:
+        moved = measures.unit_influence(model, s, *whole)
+        assert abs(moved.sum()) < 1e-7
+        assert moved[place] == pytest.approx((more[s.name] - less[s.name]) / 2e-5, abs=1e-6), s.name
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_influence_and_resamples_agree_on_the_standard_error(clustered):
+    rng, n = np.random.default_rng(8), 6000
+    label, score = rows(rng, n, 0.2)
+    args = (label, [score], None, np.arange(n) // 3 if clustered else None, None, 0.3, (50, 5.0))
+    made, (model,) = measures.prepare_models("binary", *args, None)
+    whole, drawn = (measures.cut_model([model], 0, *replicate(made, k, 0)) for k in (0, 1000))
+    for s in model.found:
+        moved = measures.unit_influence(model, s, *whole)
+        assert np.sqrt(moved @ moved) == pytest.approx(np.std(s.value(*drawn)), rel=0.08), s.name
 
 
 def test_a_perfect_share_gets_the_exact_bound():
@@ -215,9 +294,11 @@ def test_interval_from_is_symmetric_on_its_own_scale():
     low, high = interval_from(0.9, replicas, "logit", 1e9)
     logit = lambda p: np.log(p / (1 - p))  # noqa: E731
     assert logit(0.9) - logit(low) == pytest.approx(logit(high) - logit(0.9))
-    narrow = interval_from(0.9, replicas, "logit", 1e9)
-    wide = interval_from(0.9, replicas, "logit", 5)
-    assert wide[0] < narrow[0] and wide[1] > narrow[1]
+    five = 0.9 + 0.02 * np.array([-1, -1, 0, 1, 1])
+    for fewer in ({"free": 4.0}, {"replicas": five}):  # of units, or of resamples
+        asked = {"value": 0.9, "replicas": replicas, "link": "logit", "count": 1e9} | fewer
+        wide = interval_from(**asked)
+        assert wide[0] < low and wide[1] > high
 
 
 @pytest.mark.parametrize("clustered", [False, True])
@@ -232,7 +313,7 @@ def test_equal_models_are_told_apart_no_more_often_than_said(clustered):
         base = 1.5 * label - 2.5 + 0.8 * rng.normal(size=n)
         a, b = (squash(base + 0.6 * rng.normal(size=n) + s * 0.5 * shared) for s in (1, -1))
         found = paired(
-            "binary", label, a, b, entity=of if clustered else None, resamples=400, seed=rep
+            "binary", label, a, b, entity=of if clustered else None, resamples=100, seed=rep
         )
         for name in alarms:
             alarms[name] += found[name].p < 0.05

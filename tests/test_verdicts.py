@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_caveats_are_said():
     assert money.verdict == "better" and "-500 EUR" in money.sentence
 
 
+def test_a_promise_that_few_units_would_carry_is_a_rough_one():
+    few = dataclasses.replace(seen(-0.01, 0.02), evidence=9)
+    many = dataclasses.replace(few, evidence=900)
+    assert "roughly four times in five" in verdict(few, FACTS, worth=0.01).sentence
+    said = verdict(many, FACTS, worth=0.01).sentence
+    assert "four times in five" in said and "roughly" not in said
+
+
 def test_decimals_grow_with_the_interval():
     assert (
         "+0.00020 (95% interval +0.00010 to +0.00030)"
@@ -124,7 +133,7 @@ def test_rows_needed_come_true():
     pilot = paired("binary", *rows(30_000, 0.0), metrics=["auc"], resamples=400)["auc"]
     n = rows_needed(pilot, worth)
     called = sum(
-        paired("binary", *rows(n, gain), metrics=["auc"], resamples=200, seed=r)["auc"].low > 0
+        paired("binary", *rows(n, gain), metrics=["auc"], resamples=100, seed=r)["auc"].low > 0
         for r in range(reps)
     )
     print(f"{n} rows, called {called / reps:.3f}")

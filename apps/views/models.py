@@ -13,6 +13,7 @@ from state import (
 
 from mlworkbench.desk.views import leading_metric, span_words
 from mlworkbench.execution.record import get_run
+from mlworkbench.modelling.sides import metric_words
 from mlworkbench.registry.promotion import (
     list_requests,
 )
@@ -64,7 +65,7 @@ rows = [
     for v in reversed(versions)
 ]
 looks = {
-    "value": st.column_config.NumberColumn(str(lead or "metric").replace("_", " "), format="%.3f"),
+    "value": st.column_config.NumberColumn(metric_words(lead or "metric"), format="%.3f"),
     "interval": "95% interval",
 }
 st.dataframe(

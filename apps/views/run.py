@@ -4,10 +4,13 @@ import streamlit as st
 from run_parts import (
     chooser,
     evaluation,
-    figures_and_files,
+    figures,
+    files,
     notebook,
+    onward,
     overview,
     register_form,
+    standing,
     tables,
 )
 from state import (
@@ -28,7 +31,6 @@ from mlworkbench.desk.views import (
     akin,
     champions_for,
     lasting,
-    repeat_words,
     state_words,
 )
 from mlworkbench.registry.versions import list_versions
@@ -54,6 +56,7 @@ if not known or not choices().run:
             )
         st.stop()
     st.rerun()
+by_run = {r.run: r for r in known}
 run, details = one_run(choices().run)
 mine = [v for v in list_versions(wb=workbench()) if v.run == run.run]
 said = [
@@ -62,7 +65,11 @@ said = [
     ago(run.started),
     lasting(details["seconds"]),
 ]
-head(run.name, "  ·  ".join([state_words(run), *said, run.run]))
+left, right = st.columns([3, 1], vertical_alignment="top")
+with right:
+    chooser(known)
+with left:
+    head(run.name, "  ·  ".join([state_words(run), *said, run.run]))
 if mine:
     held = ", ".join(v.name + (f" ({', '.join(v.aliases)})" if v.aliases else "") for v in mine)
     muted(f"Registered as {held}")
@@ -74,16 +81,17 @@ if run.kind == "interactive":
     st.info(
         "Interactive: cells may have run in any order. Repeat it from the top with run.as_job(); that run can be registered."
     )
-overview(run, details)
+overview(run)
+verdict = st.container()  # filled last: comparing takes longer than everything else here
+held = champions_for([run] if run.metrics else [], alias_holders())
 with st.container(horizontal=True):
-    by_run = {r.run: r for r in known}
     models = {
         v.model
         for v in list_versions(wb=workbench())
         if v.run in by_run and akin(by_run[v.run], run)
     }
     register_form(run, models.pop() if len(models) == 1 else "")
-    for h in champions_for([run] if run.metrics else [], alias_holders()):
+    for h in held:
         if st.button(as_markdown(f"Compare with the champion of {h.model}"), key=f"to-{h.model}"):
             choose(runs=(h.run.run, run.run))
             st.switch_page("views/compare.py")
@@ -94,18 +102,13 @@ with st.container(horizontal=True):
     ):
         choose(runs=(*choices().runs, run.run)[-10:])
         st.switch_page("views/compare.py")
+figures(run, details)
 if run.metrics:
     evaluation(run, details)
 tables(run, details)
-st.subheader("Repeat it", anchor=False)
-command, call = repeat_words(run)
-if command or call:
-    for text, language in ((command, "bash"), (call, "python")):
-        if text:
-            st.code(text, language=language, wrap_lines=True)
-else:
-    muted("This run was logged from outside a notebook, so there is nothing to execute again.")
-figures_and_files(run, details)
 notebook(run)
-chooser(known)
+onward(run)
+files(run, details)
 same_in(f'run = mw.get("{run.run}")\nrun.metrics, run.params', f"mlworkbench show {run.run}")
+with verdict:
+    standing(run, held)
