@@ -1,11 +1,8 @@
 """Tuning one's own notebook: trials are runs, kills, processes, studies of others, the dashboard."""
 
 import json
-import subprocess
-import sys
 import threading
 import urllib.request
-from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import nbformat
@@ -19,7 +16,6 @@ from mlworkbench.execution.record import get_run, list_runs
 from mlworkbench.modelling import studies
 from mlworkbench.modelling.trials import picking_optimism, tune_notebook
 
-EXE = Path(sys.executable).parent / "mlworkbench"
 PARAMETERS = """from typing import Annotated
 depth: Annotated[int, (1, 12)] = 3
 l2: float = 1.0
@@ -152,7 +148,11 @@ def test_killed_and_resumed_keeps_every_finished_trial_once(wb, torture):
     assert last.returncode == 0, err
     found, now = json.loads(out), finished(wb)
     print(f"resumed to the end: {len(now)} finished, {found['trials']} said")
+    assert set(found) == {"study", "trials", "best", "run"}
     assert kept.items() <= now.items() and len(now) == budget == found["trials"]
+    for words, rows in ((("studies",), 1), (("studies", "shared"), budget)):
+        code, out, err = mlworkbench(*words, "--json", cwd=wb.root)
+        assert code == 0 and len(json.loads(out)) >= rows, err
     assert not [t for t in trials_of(wb, "shared") if t.state == optuna.trial.TrialState.RUNNING]
 
 
@@ -167,10 +167,10 @@ def test_two_processes_on_one_study_lose_no_trial(wb, torture):
 
 def test_parallel_workers(wb):
     found = tune_notebook(
-        notebook(wb), {"depth": "2:10", "l2": "1:100"}, metric="average_precision", trials=6,
+        notebook(wb), {"depth": "2:10", "l2": "1:100"}, metric="average_precision", trials=4,
         jobs=2, wb=wb,
     )  # fmt: skip
-    assert found.trials == 6 and len({t.user_attrs["run"] for t in trials_of(wb, found.study)}) == 6
+    assert found.trials == 4 and len({t.user_attrs["run"] for t in trials_of(wb, found.study)}) == 4
 
 
 def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
@@ -201,15 +201,18 @@ class _Quiet(WSGIRequestHandler):
 def test_the_dashboard_opens_the_storage(wb):
     from optuna_dashboard import wsgi
 
-    found = tune_notebook(
-        notebook(wb), {"depth": "2:10"}, metric="average_precision", trials=2, wb=wb
-    )
+    study = studies.open_study("shared", wb=wb)
+    space = {"depth": optuna.distributions.IntDistribution(2, 10)}
+    for value in (0.5, 0.6):
+        trial = studies.next_trial(study, space, 0, 0, wb)
+        trial.set_user_attr("run", "a run")
+        study.tell(trial, value)
     server = make_server("127.0.0.1", 0, wsgi(studies.study_url(wb)), handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/api/studies"
         shown = json.load(urllib.request.urlopen(url, timeout=60))["study_summaries"]
-        assert [s["study_name"] for s in shown] == [found.study]
+        assert [s["study_name"] for s in shown] == ["shared"]
         one = json.load(urllib.request.urlopen(f"{url}/{shown[0]['study_id']}?after=0", timeout=60))
         assert len(one["trials"]) == 2 and one["trials"][0]["state"] == "Complete"
     finally:
@@ -237,21 +240,3 @@ def test_optimism_grows_with_the_number_of_equal_runs(wb):
     few, many = (picking_optimism(r, "auc", True, "validation", wb) for r in (runs[:2], runs))
     assert 0 < few < many < 0.1
     assert picking_optimism(runs[:1], "auc", True, "validation", wb) is None
-
-
-@pytest.mark.skipif(not EXE.exists(), reason="the command is not installed")
-def test_the_command(wb):
-    path = notebook(wb)
-
-    def ask(*words):
-        done = subprocess.run(
-            [EXE, *words, "--json", "--workbench", wb.root], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    words = ("-p", "depth=2:10", "-p", "l2=1:100", "--metric", "average_precision")
-    found = ask("tune", str(path), *words, "--trials", "3")
-    assert set(found) == {"study", "trials", "best", "run"} and found["trials"] == 3
-    assert [s["study"] for s in ask("studies")] == [found["study"]]
-    assert len(ask("studies", found["study"])) == 3
