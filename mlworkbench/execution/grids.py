@@ -13,10 +13,8 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +27,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench, shipped_folder
 from ..core.store import facts, held_open, metrics, reading, reads, runs
 from ..data.lake import last_changes, sha256
+from .executors import without_main
 from .jobs import find_notebook, job_values, needs_no_wire
 from .limits import cell_at_work
 from .parameters import notebook_parameters, read_notebook
@@ -129,16 +128,6 @@ def _shared_threads(jobs: int) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-# %% ../../nbs/3_execution/11_grids.ipynb #5187716d
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 # %% ../../nbs/3_execution/11_grids.ipynb #c6e4296d
@@ -333,7 +322,7 @@ def _run_all(
         spawn = multiprocessing.get_context("spawn")
         pool = executor or concurrent.futures.ProcessPoolExecutor(jobs, spawn, start_worker)
     futures, size = {}, f"{len(lines)} runs, {len(lines) - len(todo)} reused"
-    with _without_main() if threads is None else contextlib.nullcontext():
+    with without_main() if threads is None else contextlib.nullcontext():
         for line in todo:
             marks = {"fingerprint": line.mark, "place": line.place, "grid": size}
             about = {"experiment": experiment, "marks": marks}

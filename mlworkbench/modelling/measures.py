@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.errors import WorkbenchError, nearest
 from .draws import Prepared, sorted_once
-from .influence import influence, rank_influence
+from .influence import chain_influence, rank_influence
 from .metrics import Rows, checked, is_probability, row_costs, row_losses
 
 
@@ -84,7 +84,7 @@ def unit_influence(model: Measures, statistic: Statistic, ranks, sums) -> np.nda
         return model.moved[place]
 
     if statistic.name not in model.moved:
-        found = influence(statistic.value, ranks, sums, model.columns, moved)
+        found = chain_influence(statistic.value, ranks, sums, model.columns, moved)
         model.moved[statistic.name] = found
     return model.moved[statistic.name]
 

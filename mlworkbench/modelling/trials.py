@@ -35,6 +35,7 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading, writing
 from ..core.store import runs as run_table
 from ..execution import grids
+from ..execution.executors import without_main
 from ..execution.jobs import find_notebook, prepare_job, run_job
 from ..execution.journal import log_fact
 from mlworkbench.execution.parameters import (
@@ -450,7 +451,7 @@ def _opened(
 # %% ../../nbs/4_modelling/11_trials.ipynb #5f34d7d0
 def _work_together(study: optuna.Study, plan: TrialPlan, jobs: int, progress: Progress) -> None:
     """Let several worker processes carry out trials; their first error ends all of them."""
-    with grids._shared_threads(jobs), grids._without_main():
+    with grids._shared_threads(jobs), without_main():
         pool = concurrent.futures.ProcessPoolExecutor(
             jobs, multiprocessing.get_context("spawn"), start_worker
         )
