@@ -15,7 +15,6 @@ __all__ = [
 ]
 
 # %% ../../nbs/3_execution/13_pipelines.ipynb #0f6a7917
-import hashlib
 import re
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -263,7 +262,7 @@ def _meant(value: Any, made: dict[str, str]) -> Any:
 def _versions(values: dict, wb: Workbench) -> dict[str, str]:
     """Give the run that each ``model@alias`` among the parameters means now."""
     named = [v for v in values.values() if isinstance(v, str) and re.fullmatch(r"[\w-]+@[\w-]+", v)]
-    return {v: hashlib.sha256(find_run(v, wb).encode()).hexdigest() for v in named}
+    return {v: find_run(v, wb) for v in named}
 
 
 def _note_failed(step: Step, whole: Run, wb: Workbench) -> None:
