@@ -2,11 +2,12 @@
 
 import pandas as pd
 import streamlit as st
-from state import SHAPES, choices, choose, dark, draw, muted, workbench
+from state import choices, choose, dark, draw, muted, workbench
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.desk.grid_views import get_grid, grid_table, grid_words
 from mlworkbench.desk.views import ago, span_words
+from mlworkbench.execution.pipelines import MARKS
 from mlworkbench.modelling.repeats import group_repeats
 from mlworkbench.modelling.run_figures import repeats_figure, study_figure
 from mlworkbench.modelling.sides import metric_words
@@ -41,7 +42,7 @@ def live(grid: str) -> None:
     muted(grid_words(runs, workbench()))
     frame = grid_table(runs, workbench())
     lead = list(frame)[list(frame).index("took") - 1]
-    frame["state"] = [f"{SHAPES.get(v.partition(':')[0], '…')} {v}" for v in frame["state"]]
+    frame["state"] = [f"{MARKS.get(v.partition(':')[0], '…')} {v}" for v in frame["state"]]
     frame = frame.drop(columns=[c for c in ("what happened",) if not frame[c].any()])
     picked = st.dataframe(
         frame,

@@ -15,6 +15,7 @@ from mlworkbench.core.store import check_schema, now
 from mlworkbench.data.lake import newest_snapshot
 from mlworkbench.desk.rendering import as_markdown
 from mlworkbench.desk.views import Holder, holders, run_table, state_words, work_stamp
+from mlworkbench.execution.pipelines import MARKS
 from mlworkbench.execution.record import Run, find_run, get_run, list_runs, run_details
 from mlworkbench.modelling.comparison import Comparison, compare_runs
 from mlworkbench.modelling.figures import CONFIG, DARK, LIGHT
@@ -170,7 +171,6 @@ def one_run(run: str) -> tuple[Run, dict]:
 
 
 # ---------------------------------------------------------------- drawing
-SHAPES = {"finished": "✓", "failed": "✕", "interrupted": "–", "cancelled": "–", "queued": "○"}
 STYLE = """<style>
 .stMainBlockContainer {padding: 2.6rem 2rem 4rem}
 .stMainBlockContainer h1 {padding: 0}
@@ -287,7 +287,7 @@ def run_colours(frame: pd.DataFrame, runs: tuple[str, ...]) -> Any:
     shown.insert(0, "●", ["●" if r in runs else "" for r in frame.index])
     colours = [f"color: {run_mark(runs.index(r))}" if r in runs else "" for r in frame.index]
     if "state" in shown:
-        shown["state"] = [f"{SHAPES.get(v.partition(':')[0], '…')} {v}" for v in shown["state"]]
+        shown["state"] = [f"{MARKS.get(v.partition(':')[0], '…')} {v}" for v in shown["state"]]
     numbers = [c for c in shown.select_dtypes("number") if c in shown.columns]
     styled = shown.style.format("{:g}", na_rep="", subset=numbers)
     styled = styled.apply(lambda _: colours, subset=["●"])

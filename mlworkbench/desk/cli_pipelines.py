@@ -26,7 +26,7 @@ def _as_lines(found: Any) -> str:
 
     rows = [
         {
-            "": MARKS.get(s["state"], "–"),
+            "": MARKS.get(s["state"], "…"),
             "step": s["step"],
             "state": s["state"],
             "run": s["run"],

@@ -175,17 +175,19 @@ def show_pipeline(name: str, wb: Workbench | None = None) -> Pipeline:
     with reading(wb) as db:
         mine = sa.select(runs.c.run).where(runs.c.kind == "pipeline", runs.c.experiment == name)
         last = db.scalar(mine.order_by(runs.c.started.desc(), runs.c.run.desc()).limit(1))
-        made = sa.select(facts.c.name, facts.c.value).where(facts.c.run == last)
-        made = {n: v for n, v in db.execute(made) if n.startswith("step ")}
-        query = sa.select(runs.c.run, runs.c.state, runs.c.parent)
-        query = query.where(runs.c.run.in_(list(made.values())) | (runs.c.parent == (last or "")))
-        known = {r.run: r for r in db.execute(query)}
+        ran = sa.select(facts.c.value, runs.c.run, runs.c.state).join(
+            runs, runs.c.run == facts.c.run
+        )
+        ran = db.execute(ran.where(runs.c.parent == last, facts.c.name == "step"))
+        known = {step: (run, state) for step, run, state in ran}
+        stood = sa.select(facts.c.name, facts.c.value).where(facts.c.run == last)
+        for fact, run in db.execute(stood.where(facts.c.name.startswith("reused "))):
+            known[fact.removeprefix("reused ")] = run, "reused"
     rows = []
     for step in steps:
-        row = known.get(made.get(f"step {step.name}"))
-        state = "waiting" if row is None else row.state if row.parent == last else "reused"
+        run, state = known.get(step.name, (None, "waiting"))
         about = {"step": step.name, "job": step.job, "after": list(step.after)}
-        rows.append(about | {"state": state, "run": row and row.run})
+        rows.append(about | {"state": state, "run": run})
     return Pipeline(name, rows, read_run(last, wb) if last else None)
 
 
@@ -240,16 +242,11 @@ def _run_step(
     beside = code_beside(path, values, wb) | _versions(values, wb)
     mark = fingerprint(path, values, installed_packages(), beside)
     twin = None if force else finished_twins([mark], last_changes(wb=wb), wb).get(mark)
-    if twin is None:
-        about = {"parent": whole.run, "marks": {"fingerprint": mark, "step": step.name}}
-        about |= {"cwd": wb.root, "wb": wb, "progress": tell}
-        try:
-            twin = run_prepared(path, values, wire=False, **about)
-        except BaseException:
-            _note_failed(step, whole, wb)
-            raise
-    log_fact(f"step {step.name}", twin, run=whole.run, wb=wb)
-    return twin
+    if twin is not None:
+        log_fact(f"reused {step.name}", twin, run=whole.run, wb=wb)
+        return twin
+    about = {"parent": whole.run, "marks": {"fingerprint": mark, "step": step.name}}
+    return run_prepared(path, values, wire=False, cwd=wb.root, wb=wb, progress=tell, **about)
 
 
 def _meant(value: Any, made: dict[str, str]) -> Any:
@@ -265,18 +262,9 @@ def _versions(values: dict, wb: Workbench) -> dict[str, str]:
     return {v: find_run(v, wb) for v in named}
 
 
-def _note_failed(step: Step, whole: Run, wb: Workbench) -> None:
-    """Say in the pipeline's record which run of a step did not end well."""
-    with reading(wb) as db:
-        query = sa.select(runs.c.run).join(facts, facts.c.run == runs.c.run)
-        query = query.where(runs.c.parent == whole.run, facts.c.name == "step")
-        run = db.scalar(query.where(facts.c.value == step.name))
-    if run:
-        log_fact(f"step {step.name}", run, run=whole.run, wb=wb)
-
-
 # %% ../../nbs/3_execution/13_pipelines.ipynb #d76f98e8
-MARKS = {"finished": "✓", "reused": "=", "failed": "✕", "waiting": "○", "running": "…"}
+MARKS = {"finished": "✓", "reused": "=", "failed": "✕"}
+MARKS |= {"waiting": "○", "queued": "○", "interrupted": "–", "cancelled": "–"}
 
 
 def as_graph(steps: list[dict]) -> str:
@@ -290,7 +278,7 @@ def as_graph(steps: list[dict]) -> str:
     place = {s["step"]: f"s{i}" for i, s in enumerate(steps)}
     lines = ["graph LR"]
     for step in steps:
-        word = f"{MARKS.get(step['state'], '–')} {step['step']}<br/>{step['state']}"
+        word = f"{MARKS.get(step['state'], '…')} {step['step']}<br/>{step['state']}"
         lines.append(f'  {place[step["step"]]}["{word}"]')
         lines += [f"  {place[a]} --> {place[step['step']]}" for a in step["after"]]
     return "\n".join(lines)
