@@ -310,11 +310,27 @@ def test_card_numbers_stop_before_the_disk(wb, write):
         pd.DataFrame({"pan": cards}),
         pd.DataFrame({"pan": [4111111111111111, None, 5555555555554444.0]}),
         write('{"pan": "4111-1111-1111-1111"}\n', "x.jsonl"),
+        write('{"pan": {"of": ["4111 1111 1111 1111"]}}\n', "nested.jsonl"),
+        pa.table({"pan": pa.array([4111111111111111], pa.decimal128(19, 0))}),
+        pa.table({"pan": [b"4111111111111111"]}),
+        pd.DataFrame({"pan": ["4111.1111.1111.1111"]}),
         write("a;pan\n" + "1;2\n" * 100 + "1;4111111111111111\n" * 60, "late.csv"),
     ):
         with pytest.raises(UserError, match="column pan of .* holds card numbers"):
             ingest(source, table="t", wb=wb)
         assert state(wb) == before
+
+
+def test_a_card_number_where_a_number_should_stand_is_masked(wb, write):
+    rows = [f"{i},{i / 10}" for i in range(100)]
+    ingest(write("id,amount\n" + "\n".join(rows) + "\n"), table="t", key="id", wb=wb)
+    rows = [f"{i},{i / 10}" for i in range(200, 299)] + ["300,4111 1111 1111 1111"]
+    done = ingest(write("id,amount\n" + "\n".join(rows) + "\n", "new.csv"), table="t", wb=wb)
+    assert done["quarantined"] == 1
+    (row,) = sql("FROM mlw_quarantine", wb=wb).df().to_dict("records")
+    assert row["reason"] == "amount holds a card number" and "1111" in row["row"]
+    held = [p for p in wb.root.rglob("*") if p.is_file() and b"4111 1111" in p.read_bytes()]
+    assert [p.suffix for p in held if p.name != "new.csv"] == []
 
 
 @pytest.mark.parametrize("start", [1, 4, 5])

@@ -45,25 +45,41 @@ def card_number_sql(digits: str) -> str:
 
 
 # %% ../../nbs/2_data/03_card_numbers.ipynb #cbfccfae
+_BETWEEN = " ./\u00a0-"
+_HOLDS = r"\d{4}[-]\d{4}[-]\d{4}[-]\d{1,7}|\d{4}[-]\d{6}[-]\d{5}|\d{13,}"
+_HOLDS = _HOLDS.replace("[-]", f"[{_BETWEEN}]")
+
+
+def _is_text(kind: str) -> bool:
+    """Whether a value is text, or read as the text that it prints as."""
+    nested = kind.startswith(("STRUCT", "MAP", "UNION", "JSON", "BLOB"))
+    return kind == "VARCHAR" or nested or kind.endswith("]")
+
+
 def _digits(name: str, kind: str) -> str:
     """Write the SQL of a value's digits; NULL for what has another form or length."""
     text = f"CAST({quoted(name)} AS VARCHAR)"
-    if kind == "DOUBLE":
+    if kind == "DOUBLE" or kind.startswith("DECIMAL"):
         whole = f"{quoted(name)} BETWEEN 1e12 AND 1e19 AND {quoted(name)} = floor({quoted(name)})"
         text = f"CASE WHEN {whole} THEN CAST(CAST({quoted(name)} AS HUGEINT) AS VARCHAR) END"
-    bare = f"replace(replace({text}, ' ', ''), '-', '')"
+    bare = f"translate({text}, '{_BETWEEN}', '')"
     return f"CASE WHEN length({text}) BETWEEN 13 AND 25 AND regexp_full_match({bare}, '\\d{{13,19}}') THEN {bare} END"
-
-
-_HOLDS = r"\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,7}|\d{4}[ -]\d{6}[ -]\d{5}|\d{13,}"
 
 
 def _could_hold(name: str, kind: str) -> str:
     """Count the texts in which a card number could stand."""
-    if kind != "VARCHAR":
+    if not _is_text(kind):
         return "0"
-    value = quoted(name)
-    return f"count(*) FILTER (length({value}) > 12 AND regexp_matches({value}, '{_HOLDS}'))"
+    text = f"CAST({quoted(name)} AS VARCHAR)"
+    return f"count(*) FILTER (length({text}) > 12 AND regexp_matches({text}, '{_HOLDS}'))"
+
+
+def _cards(name: str, kind: str, select: str) -> str:
+    """Count the values that are card numbers; of nested ones, those that hold some."""
+    if _is_text(kind) and kind != "VARCHAR":
+        return f"SELECT count_if({holds_card_sql(name)}) FROM ({select})"
+    digits = f"SELECT {_digits(name, kind)} AS d FROM ({select})"
+    return f"SELECT count_if({card_number_sql('d')}) FROM ({digits})"
 
 
 def refuse_card_numbers(
@@ -85,7 +101,8 @@ def refuse_card_numbers(
     Returns
     -------
     tuple of str
-        Columns of text that are not numbers throughout, and in which some value could hold one.
+        Columns of text, or printed as text, that are not numbers throughout, and in which some
+        value could hold one.
 
     Raises
     ------
@@ -105,12 +122,9 @@ def refuse_card_numbers(
     ):
         if held and many * 2 < filled:
             watched.append(name)
-        if many * 3 <= filled:
+        if max(many, held if kind != "VARCHAR" else 0) * 3 <= filled:
             continue
-        digits = f"(SELECT {_digits(name, kind)} AS d FROM ({select}))"
-        (cards,) = con.execute(
-            f"SELECT count(*) FROM {digits} WHERE d IS NOT NULL AND {card_number_sql('d')}"
-        ).fetchone()
+        (cards,) = con.execute(_cards(name, kind, select)).fetchone()
         if cards * 3 > filled:
             raise UserError(
                 f"column {name} of {where} holds card numbers: {cards:,} of {filled:,} values have an "
@@ -128,19 +142,20 @@ def holds_card_sql(name: str) -> str:
     Parameters
     ----------
     name : str
-        A column of text.
+        A column of text, or of what prints as text.
 
     Returns
     -------
     str
     """
-    value = quoted(name)
-    groups = f"list_transform(regexp_extract_all({value}, '{_HOLDS}'), lambda x: replace(replace(x, ' ', ''), '-', ''))"
+    value = f"CAST({quoted(name)} AS VARCHAR)"
+    groups = f"list_transform(regexp_extract_all({value}, '{_HOLDS}'), lambda x: translate(x, '{_BETWEEN}', ''))"
     hits = f"len(list_filter({groups}, lambda d: {card_number_sql('d')})) > 0"
     return f"CASE WHEN length({value}) > 12 AND regexp_matches({value}, '{_HOLDS}') THEN {hits} ELSE false END"
 
 
 def masked_text_sql(name: str) -> str:
     """Write the SQL of a text whose long numbers keep their last four digits."""
-    pattern = r"(?:\d[ -]?){9,15}(\d{4})(\D|$)"
-    return f"regexp_replace({quoted(name)}, '{pattern}', '************\\1\\2', 'g')"
+    pattern = rf"(?:\d[{_BETWEEN}]?){{9,15}}(\d{{4}})(\D|$)"
+    text = f"CAST({quoted(name)} AS VARCHAR)"
+    return f"regexp_replace({text}, '{pattern}', '************\\1\\2', 'g')"

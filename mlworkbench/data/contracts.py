@@ -9,6 +9,7 @@ __all__ = [
     "declared",
     "Kept",
     "contract_versions",
+    "understood",
     "keep_contract",
     "contract_file",
     "read_file",
@@ -19,6 +20,7 @@ __all__ = [
     "roles",
     "declare",
     "adopt",
+    "restore",
 ]
 
 # %% ../../nbs/2_data/02_contracts.ipynb #5e10d883
@@ -26,7 +28,8 @@ import datetime as dt
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +39,7 @@ import duckdb
 
 from ..core.errors import UserError
 from ..core.settings import Workbench, actor, open_workbench
+from .doors import shortened
 from .lake import declare_roles, lake_cursor, table_columns, write_lake
 from mlworkbench.data.odcs import (
     MOST_TEXT,
@@ -227,7 +231,73 @@ def _sha256(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def _read(text: str, where: str, table: str) -> Contract:
-    return read_contract(text, where, table)
+    """Read a contract, its types as DuckDB writes them where it has them."""
+    contract = read_contract(text, where, table)
+    with duckdb.connect() as con:
+        columns = tuple(replace(p, type=_spelt(con, p.type)) for p in contract.columns)
+    return replace(contract, columns=columns)
+
+
+def _spelt(con: duckdb.DuckDBPyConnection, kind: str) -> str:
+    try:
+        return kind and str(con.sqltype(kind))
+    except duckdb.Error:
+        return kind
+
+
+@lru_cache(maxsize=64)
+def understood(text: str, where: str, table: str) -> Contract:
+    """Read a contract that somebody wrote, and refuse what nobody could act on.
+
+    Parameters
+    ----------
+    text, where, table : str
+        As for `read_contract`.
+
+    Returns
+    -------
+    Contract
+
+    Raises
+    ------
+    UserError
+        A span that is none, a type that DuckDB does not have, a limit of another type, a pattern
+        that is no regular expression; with file and column.
+    """
+    contract = _read(text, where, table)
+    with _named(f"{where}: freshness"):
+        span(contract.freshness)
+    with duckdb.connect() as con:
+        for p in contract.columns:
+            with _named(f"{where}: column {p.name}"):
+                _try(con, p)
+    return contract
+
+
+def _try(con: duckdb.DuckDBPyConnection, p: Promise) -> None:
+    """Use each word of a promise once, on nothing."""
+    span(p.delay)
+    if p.type:
+        con.sqltype(p.type)
+    if p.pattern:
+        con.execute("SELECT regexp_full_match('', $1)", [p.pattern])
+    lengths = [v for word, v in p.limits if "Length" in word]
+    values = [v for v in (p.low, p.high, *p.allowed) if v is not None]
+    values += [v for word, v in p.limits if "Length" not in word]
+    for value, kind in [(v, p.type) for v in values] + [(v, "BIGINT") for v in lengths]:
+        if kind:
+            con.execute(f"SELECT CAST($1 AS {kind})", [value])
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say where in a file it is what somebody cannot mean."""
+    try:
+        yield
+    except UserError as err:
+        raise UserError(f"{place}: {err.message}", err.hint) from err
+    except duckdb.Error as err:
+        raise UserError(f"{place}: {shortened(err)}", "Mend that line; nothing was kept") from err
 
 
 def keep_contract(
@@ -367,7 +437,7 @@ def find_contract(table: str, wb: Workbench | str | Path | None = None) -> Contr
     con = lake_cursor(wb)
     held = _kept(con, table)
     if text := edited(table, wb, held):
-        return _read(text, str(contract_file(table, wb)), table)
+        return understood(text, str(contract_file(table, wb)), table)
     rows = _rows(con, table)
     if held:
         return _with_rows(_read(held[-1].text, "the kept contract", table), rows)
@@ -397,7 +467,7 @@ def roles(table: str, wb: Workbench | str | Path | None = None) -> Roles:
     wb = open_workbench(wb)
     con = lake_cursor(wb)
     if contract_file(table, wb).is_file() and (text := edited(table, wb)):
-        return _roles(declared(_read(text, str(contract_file(table, wb)), table)))
+        return _roles(declared(understood(text, str(contract_file(table, wb)), table)))
     return _roles(_rows(con, table))
 
 
@@ -455,5 +525,42 @@ def adopt(table: str, wb: Workbench | str | Path | None = None) -> Kept | None:
         return None
     with write_lake(f"the contract of {table}", wb=wb) as write:
         kept = keep_contract(write.con, contract, text)
+    write_contract(table, wb)
+    return kept
+
+
+def restore(table: str, version: int, wb: Workbench | str | Path | None = None) -> Kept | None:
+    """Go back to an earlier version of a table's contract, which is kept as a new one.
+
+    Parameters
+    ----------
+    table : str
+    version : int
+        Of `contract_versions`.
+    wb : Workbench, str or Path, optional
+
+    Returns
+    -------
+    Kept or None
+        The new version; None where that is what holds already.
+
+    Raises
+    ------
+    UserError
+        There is no such version, or an edit waits in the file.
+    """
+    wb = open_workbench(wb)
+    held = contract_versions(table, wb)
+    if edited(table, wb, held):
+        file = contract_file(table, wb)
+        raise UserError(
+            f"{file} was edited", f"`mlworkbench contract check {table}` keeps it first"
+        )
+    text = next((k.text for k in held if k.version == version), "")
+    if not text:
+        known = ", ".join(str(k.version) for k in held) or "none"
+        raise UserError(f"{table} has no version {version} of its contract", f"There are: {known}")
+    with write_lake(f"the contract of {table} as in version {version}", wb=wb) as write:
+        kept = keep_contract(write.con, understood(text, f"version {version}", table), text)
     write_contract(table, wb)
     return kept

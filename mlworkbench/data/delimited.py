@@ -23,7 +23,7 @@ from mlworkbench.data.columns import (
 )
 from .files import Found, beginning
 from .lake import quoted
-from .parts import COULD_BE_CARDS, Part, apart, explained, readable
+from .parts import Part, apart, could_be_cards, explained, readable
 from .records import MOST_BYTES, Counted, Dialect, count_records, find_dialect
 from .scratch import Scratch
 
@@ -209,7 +209,7 @@ def csv_part(
         for n, many, of in zip(dialect.names, counted.longs, counted.filled, strict=True)
         if many * 3 > of
     ]
-    suspects = tuple(n for n in long if types[n] in COULD_BE_CARDS)
+    suspects = could_be_cards({n: types[n] for n in long})
     seen = zip(dialect.names, counted.texts, counted.longs, counted.filled, strict=True)
     watched = tuple(
         n for n, text, many, of in seen if types[n] == "VARCHAR" and (text or 0 < many * 2 < of)

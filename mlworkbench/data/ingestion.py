@@ -28,6 +28,7 @@ from mlworkbench.data.contracts import (
     infer_contract,
     keep_contract,
     read_file,
+    understood,
     write_contract,
 )
 from mlworkbench.data.fitting import (
@@ -42,7 +43,7 @@ from mlworkbench.data.fitting import (
     refuse_broken_key,
 )
 from .lake import lake_cursor, newest_snapshot, quoted, write_lake
-from .odcs import Contract, Promise, read_contract
+from .odcs import Contract, Promise
 from .parts import BrokenRows, Part, apart, load
 from .protection import hash_key, hold_key, how_protected
 from .reading import read_source, source_files
@@ -156,7 +157,7 @@ def _plan(table: str, mode: str, key: Any, evolve: bool, given: Any, wb: Workben
             )
         text, where = read_file(Path(given)), str(given)
     if text:
-        contract = read_contract(text, where, target.name)
+        contract = understood(text, where, target.name)
         target = replace(target, key=contract.key or target.key)
     elif target.columns:
         contract = find_contract(target.name, wb)

@@ -17,11 +17,13 @@ import duckdb
 from ..core.errors import UserError
 from ..core.markup import Listing
 from ..core.settings import Workbench, open_workbench
+from .checks import as_stored, first_sql, rules
 from .columns import literal, strict_sql
 from .contracts import edited, find_contract, keep_contract, write_contract
 from .lake import lake_cursor, newest_snapshot, quoted, table_columns, write_lake
 from .odcs import Contract
-from .parts import Part
+from .parts import Part, apart
+from .protection import hash_key, hold_key, how_protected, protected_sql
 from .scratch import scratch_folder
 from .staging import broken_rows, stage, tell_apart
 
@@ -150,9 +152,37 @@ def _part(rows: list[dict], columns: Mapping[str, str]) -> Part:
 
 def _as_it_is(contract: Contract) -> Contract:
     """The contract without protection: these values are protected already."""
-    return replace(
-        contract, columns=tuple(replace(p, protect="keep", roles=()) for p in contract.columns)
-    )
+    columns = tuple(replace(p, protect="keep", roles=()) for p in as_stored(contract).columns)
+    return replace(contract, columns=columns)
+
+
+def _protected(
+    rows: list[dict], held: dict[str, dict], contract: Contract, wb: Workbench
+) -> list[dict]:
+    """Judge and protect what was mended of protected columns: in the file it stands in clear."""
+    import pyarrow as pa
+
+    for p in filter(how_protected, contract.columns):
+        mine = [r for r in rows if (r["row"] or {}).get(p.name) is not None]
+        mine = [r for r in mine if r["row"][p.name] != (held[r["id"]] or {}).get(p.name)]
+        if not mine:
+            continue
+        said = replace(p, low=None, high=None)  # of numbers, which these texts are not
+        promised = rules(replace(contract, columns=(said,), key=()), {p.name: "VARCHAR"})
+        with apart() as con:
+            if how_protected(p) == "hash":
+                hold_key(con, hash_key(wb))
+            con.register("mlw_mended", pa.table({p.name: [r["row"][p.name] for r in mine]}))
+            value, wrong = protected_sql(p.name, "VARCHAR", p), first_sql(promised, "reason")
+            done = con.execute(f"SELECT {value}, {wrong} FROM mlw_mended").fetchall()
+        for r, (kept, reason) in zip(mine, done, strict=True):
+            if reason:
+                raise UserError(
+                    f"{reason}, as mended (line {r['line']} of {r['source']})",
+                    "Mend that value, and replay again; nothing was taken in",
+                )
+            r["row"] = r["row"] | {p.name: kept}
+    return rows
 
 
 # %% ../../nbs/2_data/05_mending.ipynb #78271905
@@ -177,7 +207,8 @@ def replay(
     Raises
     ------
     UserError
-        There is no such table, or the file is none of ours.
+        There is no such table, the file is none of ours, or a mended value of a protected column
+        breaks its promise.
     """
     wb = open_workbench(wb)
     columns, contract, text = (
@@ -186,7 +217,9 @@ def replay(
         edited(table, wb),
     )
     values = _mended(mended, columns) if mended else {}
-    all_ = [r | {"row": values.get(r["id"], r["row"])} for r in quarantined(table, wb)]
+    held = quarantined(table, wb)
+    all_ = [r | {"row": values.get(r["id"], r["row"])} for r in held]
+    all_ = _protected(all_, {r["id"]: r["row"] for r in held}, contract, wb)
     rows = [r for r in all_ if r["row"] and "" not in r["row"]]
     told = {"added": 0, "unchanged": 0, "broken": 0}
     snapshot = newest_snapshot(wb)

@@ -7,6 +7,7 @@ __all__ = [
     "ROLES",
     "SINGLE",
     "PROTECTIONS",
+    "LIMITS",
     "MOST_TEXT",
     "MOST_ALIASES",
     "MOST_NODES",
@@ -36,6 +37,7 @@ from ..core.errors import UserError, nearest
 ROLES = "time entity label amount blocked sensitive card personal forbidden".split()
 SINGLE = ("time", "label", "amount", "blocked")
 PROTECTIONS = ("mask", "hash", "keep")
+LIMITS = ("exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Promise:
         The only values that may stand there; empty: any.
     pattern : str
         A regular expression that the whole of a text must match.
+    limits : tuple of (str, number or text)
+        Further limits, each one of `LIMITS` and its value.
     roles : tuple of str
         Of `ROLES`; the key stands in the contract itself.
     delay : str
@@ -74,6 +78,7 @@ class Promise:
     high: Any = None
     allowed: tuple = ()
     pattern: str = ""
+    limits: tuple[tuple[str, Any], ...] = ()
     roles: tuple[str, ...] = ()
     delay: str = ""
     monotone: str = ""
@@ -92,6 +97,8 @@ class Contract:
         Columns that identify a row, in order.
     freshness : str
         How old the newest event may be, such as ``2 days``; empty: any age.
+    unchecked : tuple of str
+        What the file promises in the standard's words and nothing here checks.
     version : str
         As the file says.
     document : dict
@@ -102,6 +109,7 @@ class Contract:
     columns: tuple[Promise, ...] = ()
     key: tuple[str, ...] = ()
     freshness: str = ""
+    unchecked: tuple[str, ...] = ()
     version: str = "1.0.0"
     document: dict = field(default_factory=dict, repr=False, compare=False)
 
@@ -178,10 +186,40 @@ def _plain(value: Any) -> Any:
     )
 
 
+_OPTIONS = ("minimum", "maximum", "pattern", *LIMITS)
+_UNCHECKED = (
+    *("format", "timezone", "defaultTimezone", "multipleOf", "minProperties", "maxProperties"),
+    *("required", "minItems", "maxItems", "uniqueItems"),
+)
+
+
+def _options(of: dict, where: str) -> dict:
+    """The limits of a column, when no word beside them is a slip."""
+    from open_data_contract_standard.model import SchemaProperty
+
+    options, name = of.get("logicalTypeOptions") or {}, of["name"]
+    for said, known in ((of, tuple(SchemaProperty.model_fields)), (options, _OPTIONS + _UNCHECKED)):
+        for word in said:
+            if word not in known:
+                hint = nearest(str(word), known)
+                if word in ("role", "delay", "monotone", "protect"):
+                    hint = f"customProperties: [{{property: {word}, value: {said[word]}}}]"
+                raise UserError(f"{where}: the standard has no {word!r}, as {name} has", hint)
+    return options
+
+
+def _unchecked(of: dict) -> list[str]:
+    """What is promised of a column, and what nothing checks."""
+    words = [w for w in of.get("logicalTypeOptions") or {} if w in _UNCHECKED]
+    words += [w for w in ("unique", "quality") if of.get(w) and not of.get("primaryKey")]
+    return [f"{word} of {of['name']}" for word in words]
+
+
 def _promise(of: dict, where: str) -> Promise:
-    name, limits, custom = of.get("name"), of.get("logicalTypeOptions") or {}, _custom(of)
+    name, custom = of.get("name"), _custom(of)
     if not isinstance(name, str) or not name:
         raise UserError(f"{where} has a property without a name", "Give it the column's name")
+    limits = _options(of, where)
     roles = tuple(str(r) for r in custom.get("role", []))
     for role in roles:
         if role not in ROLES:
@@ -212,6 +250,7 @@ def _promise(of: dict, where: str) -> Promise:
         high,
         tuple(_plain(v.get("value")) for v in of.get("enum") or [] if isinstance(v, dict)),
         str(limits.get("pattern") or ""),
+        tuple((word, _plain(limits[word])) for word in LIMITS if word in limits),
         roles,
         str((custom.get("delay") or [""])[0]),
         _direction((custom.get("monotone") or [""])[0], name, where),
@@ -274,8 +313,9 @@ def read_contract(text: str, where: str, table: str = "") -> Contract:
             err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": str(err)}
         )
         place = ".".join(map(str, first["loc"]))
+        more = "; write enum: [{value: A}, {value: B}]" if "enum" in first["loc"] else ""
         raise UserError(
-            f"{where} is not in the form of the Open Data Contract Standard: {place}: {first['msg']}",
+            f"{where} is not in the form of the Open Data Contract Standard: {place}: {first['msg']}{more}",
             "https://bitol-io.github.io/open-data-contract-standard has the words",
         ) from err
     schemas = document.get("schema") or []
@@ -305,6 +345,10 @@ def _contract(document: dict, schema: dict, where: str) -> Contract:
         columns,
         tuple(name for _, name in sorted(keys, key=lambda k: k[0])),
         _freshness(document),
+        (
+            *[w for p in held for w in _unchecked(p)],
+            *(["quality"] if schema.get("quality") else []),
+        ),
         str(document.get("version") or "1.0.0"),
         document,
     )
@@ -425,6 +469,7 @@ def _tightened(was: Promise, now: Promise) -> list[str]:
         said.append("fewer values allowed")
     if now.pattern and now.pattern != was.pattern:
         said.append("another pattern")
+    said += [f"{word} {value}" for word, value in now.limits if (word, value) not in was.limits]
     return said
 
 
@@ -460,10 +505,11 @@ def changes(was: Contract, now: Contract) -> list[tuple[str, bool]]:
             lost = set(old.roles) - set(new.roles)
             words = f"{old.name} is {', '.join(new.roles) or 'nothing special'}"
             found.append((words, bool(lost & {"time", "entity", "label", "amount", "blocked"})))
-        if (old.delay, old.monotone, old.protect) != (new.delay, new.monotone, new.protect):
-            found.append(
-                (f"{old.name} has another delay, direction or protection", bool(old.protect))
-            )
+        for word in ("delay", "monotone", "protect"):
+            before, after = getattr(old, word), getattr(new, word)
+            if before != after:
+                said = f"{old.name}: {word} {before or 'none'} → {after or 'none'}"
+                found.append((said, word == "protect" and bool(before)))
         found += [(f"{old.name}: {said}", True) for said in _tightened(old, new)]
         if old != new and not any(text.startswith(old.name) for text, _ in found):
             found.append((f"{old.name} is described or allowed more", False))

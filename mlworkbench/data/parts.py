@@ -4,7 +4,6 @@
 
 # %% auto #0
 __all__ = [
-    "COULD_BE_CARDS",
     "BrokenRows",
     "Part",
     "explained",
@@ -245,7 +244,8 @@ def readable(
 
 
 # %% ../../nbs/2_data/03_parts.ipynb #c03193f1
-COULD_BE_CARDS = {"VARCHAR", "BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"}
+_SMALL = ("BOOLEAN", "DATE", "TIME", "INTERVAL", "UUID", "BIT", "FLOAT", "TINYINT", "SMALLINT")
+_SMALL += ("INTEGER", "UTINYINT", "USMALLINT", "UINTEGER", "ENUM")
 
 
 def could_be_cards(types: Mapping[str, str]) -> tuple[str, ...]:
@@ -260,7 +260,7 @@ def could_be_cards(types: Mapping[str, str]) -> tuple[str, ...]:
     -------
     tuple of str
     """
-    return tuple(n for n, kind in types.items() if kind in COULD_BE_CARDS)
+    return tuple(n for n, k in types.items() if k.endswith("]") or not k.startswith(_SMALL))
 
 
 # %% ../../nbs/2_data/03_parts.ipynb #a60adb41

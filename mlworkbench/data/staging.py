@@ -26,7 +26,7 @@ import duckdb
 
 from ..core.errors import UserError
 from ..core.settings import actor
-from .card_numbers import masked_text_sql
+from .card_numbers import holds_card_sql, masked_text_sql
 from .checks import broken_sql, first_sql, rules
 from .columns import literal
 from .files import unchanged
@@ -90,7 +90,10 @@ def _as_json(
         if name in watched:
             return masked_text_sql(name)
         value = f"CAST({quoted(name)} AS VARCHAR)"
-        return f"coalesce({value}, {quoted(raw[name])})" if name in raw else value
+        if name not in raw:
+            return value
+        written, masked = quoted(raw[name]), masked_text_sql(raw[name])
+        return f"coalesce({value}, CASE WHEN {holds_card_sql(raw[name])} THEN {masked} ELSE {written} END)"
 
     return f"CAST(to_json({{{', '.join(f'{literal(n)}: {text(n, k)}' for n, k in columns.items())}}}) AS VARCHAR)"
 

@@ -8,6 +8,7 @@ __all__ = [
     "contract_show",
     "contract_infer",
     "contract_check",
+    "contract_restore",
     "contract_replay",
     "profile",
 ]
@@ -89,6 +90,21 @@ def contract_infer(table: str, wb: Any) -> tuple[Any, str]:
 
 
 # %% ../../nbs/7_desk/05_cli_contracts.ipynb #d9dcf8a8
+def _passed_over(table: str, wb: Any) -> str:
+    """What to say where the file is the text of an earlier version, which counts no more."""
+    from mlworkbench.data import contracts as held
+
+    file, kept = held.contract_file(table, wb), held.contract_versions(table, wb)
+    text = held.read_file(file) if file.is_file() else ""
+    old = [k.version for k in kept if k.text == text]
+    if not old or old[-1] == kept[-1].version:
+        return ""
+    return (
+        f"; {file.name} was the text of version {old[-1]}, and is that of {kept[-1].version} now: "
+        f"`mlworkbench contract restore {table} {old[-1]}` goes back"
+    )
+
+
 @command(contract, "check")
 @click.argument("table")
 @click.option("--at", metavar="SNAPSHOT", help="The table as of a snapshot or tag.")
@@ -105,8 +121,10 @@ def contract_check(table: str, at: str | None, wb: Any) -> tuple[Any, str]:
     from mlworkbench.data.checks import check_table
     from mlworkbench.data.contracts import adopt
 
+    passed = _passed_over(table, wb)
     kept = adopt(table, wb)
     found = check_table(table, at, wb)
+    note = f"; kept version {kept.version}: {kept.changes}" if kept else passed
     if not found.holds:
         said = [
             f"{f['column']} is not {f['promise']}"
@@ -114,13 +132,32 @@ def contract_check(table: str, at: str | None, wb: Any) -> tuple[Any, str]:
             for f in found.findings
         ]
         raise WorkbenchError(
-            f"{table} breaks its contract: {'; '.join(said[:8])}",
+            f"{table} breaks its contract: {'; '.join(said[:8])}{note}",
             f"Mend the rows, or the promise in {found.table}.yaml under contracts/",
         )
-    note = f"; kept version {kept.version}: {kept.changes}" if kept else ""
+    note += f"; nothing checks {', '.join(found.unchecked)}" if found.unchecked else ""
     return found.as_json() | {
         "version": kept and kept.version
     }, f"{table}: {found.rows:,} rows keep the contract{note}"
+
+
+@command(contract, "restore")
+@click.argument("table")
+@click.argument("version", type=int)
+def contract_restore(table: str, version: int, wb: Any) -> tuple[Any, str]:
+    """Go back to an earlier version of a contract; it is kept as a new one.
+
+    \b
+    Examples:
+      mlworkbench contract show payments --versions
+      mlworkbench contract restore payments 2
+    """
+    from mlworkbench.data.contracts import contract_versions, restore
+
+    kept = restore(table, version, wb)
+    now = kept.version if kept else contract_versions(table, wb)[-1].version
+    said = f"kept as version {now}: {kept.changes}" if kept else "that is what holds already"
+    return {"table": table, "version": now}, f"{table}: {said}"
 
 
 @command(contract, "replay")
