@@ -36,12 +36,14 @@ from .errors import UserError, nearest
 
 # %% ../../nbs/1_core/02_settings.ipynb #605f19ef
 class Setting(NamedTuple):
-    """A setting: its section and name, its default as text, and what it is for."""
+    """A setting: its section and name, its default as text, what it is for, and a number's range."""
 
     section: str
     name: str
     default: str
     text: str
+    least: float | None = None
+    most: float = float("inf")
 
 
 SETTINGS = (
@@ -66,7 +68,7 @@ SETTINGS = (
     ),
     Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
     Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
-    Setting("lake", "threads", "0", "Threads that one query may use; 0 is all."),
+    Setting("lake", "threads", "0", "Threads that one query may use; 0 is all.", 0, 4096),
     Setting(
         "ingest",
         "broken",
@@ -88,8 +90,8 @@ SETTINGS = (
         "Kernel of a run: auto, forked (fast), spare (a fresh process that has imported the libraries; "
         "auto takes it for grids where forking is not safe), or a kernel's name such as python3.",
     ),
-    Setting("jobs", "timeout", "0", "Seconds that one run may take; 0 is no limit."),
-    Setting("jobs", "cell_timeout", "0", "Seconds that one cell may take; 0 is no limit."),
+    Setting("jobs", "timeout", "0", "Seconds that one run may take; 0 is no limit.", 0),
+    Setting("jobs", "cell_timeout", "0", "Seconds that one cell may take; 0 is no limit.", 0),
     Setting(
         "jobs",
         "memory",
@@ -110,9 +112,18 @@ SETTINGS = (
         "Errors that pass by themselves: a run of a grid that fails with one is tried again.",
     ),
     Setting("jobs", "scheduler", "", "A Dask scheduler such as tcp://host:8786, for grids."),
-    Setting("jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds."),
-    Setting("compare", "confidence", "0.95", "Confidence of every interval and of the verdict."),
-    Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval."),
+    Setting(
+        "jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds.", 0, 100
+    ),
+    Setting(
+        "compare",
+        "confidence",
+        "0.95",
+        "Confidence of every interval and of the verdict.",
+        0.5,
+        0.9999,
+    ),
+    Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval.", 20, 1e6),
     Setting(
         "compare",
         "worth",
@@ -129,13 +140,22 @@ SETTINGS = (
     ),
     Setting("costs", "currency", "EUR", "Currency of amounts."),
     Setting(
-        "costs", "false_alarm", "5", "What one false alarm costs (a review, an annoyed customer)."
+        "costs",
+        "false_alarm",
+        "5",
+        "What one false alarm costs (a review, an annoyed customer).",
+        0,
     ),
     Setting(
-        "costs", "recovered", "1.0", "Share of the amount that is saved when a fraud is caught."
+        "costs",
+        "recovered",
+        "1.0",
+        "Share of the amount that is saved when a fraud is caught.",
+        0,
+        1,
     ),
-    Setting("costs", "missed", "100", "What a missed positive costs where rows have no amount."),
-    Setting("costs", "capacity", "100", "Cards that can be reviewed in a day."),
+    Setting("costs", "missed", "100", "What a missed positive costs where rows have no amount.", 0),
+    Setting("costs", "capacity", "100", "Cards that can be reviewed in a day.", 1, 1e9),
     Setting(
         "evaluate",
         "slices",
@@ -148,7 +168,7 @@ SETTINGS = (
         "",
         "Sensitive attributes, with commas: fairness is reported for them.",
     ),
-    Setting("evaluate", "label_delay", "7", "Days until a label can be believed."),
+    Setting("evaluate", "label_delay", "7", "Days until a label can be believed.", 0),
     Setting(
         "gates",
         "required",
@@ -160,6 +180,8 @@ SETTINGS = (
         "confidence",
         "0.95",
         "Confidence at which the challenger has to beat the champion.",
+        0.5,
+        0.9999,
     ),
     Setting(
         "promotion",
@@ -238,6 +260,23 @@ def checked_catalog(catalog: str, where: str) -> str:
 
 
 # %% ../../nbs/1_core/02_settings.ipynb #a299d75a
+def _in_range(setting: Setting, said: str, path: Path) -> None:
+    """Refuse what is no number of the setting's range; a count has an end, and is whole."""
+    if setting.least is None:
+        return
+    try:
+        number = (int if 1 < setting.most < 1e300 else float)(said)
+        if setting.least <= number <= setting.most:
+            return
+    except ValueError:
+        pass
+    span = f"from {setting.least:g}" + (f" to {setting.most:g}" if setting.most < 1e300 else " on")
+    raise UserError(
+        f"{path}: [{setting.section}] {setting.name} = {said} is not a number {span}",
+        f"Write for example {setting.default}",
+    )
+
+
 def read_settings(path: Path) -> dict[tuple[str, str], str]:
     """Read a ``settings.ini``.
 
@@ -270,10 +309,8 @@ def read_settings(path: Path) -> dict[tuple[str, str], str]:
             wanted = name if section in {s for s, _ in known} else section
             raise UserError(f"{path}: [{section}] {name} is not a setting", nearest(wanted, names))
     checked_catalog(values.get(("lake", "catalog"), ""), f"{path}: [lake] catalog")
-    if not (said := values.get(("jobs", "retries"), "0")).isdecimal():
-        raise UserError(
-            f"{path}: [jobs] retries = {said} is not a number", "Write a whole number such as 2"
-        )
+    for s in SETTINGS:
+        _in_range(s, values.get((s.section, s.name), s.default), path)
     return values
 
 
