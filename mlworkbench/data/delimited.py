@@ -191,7 +191,8 @@ def csv_part(
     path, plain = readable(found, counted.encoding, scratch, torn=counted.torn)
     more = {"strict_mode": "false"} if counted.mixed else {}
     if counted.longest > 1 << 20:
-        more["max_line_size"] = str(3 * counted.longest + 1024)
+        line = str(3 * counted.longest + 1024)
+        more |= {"max_line_size": line, "buffer_size": line}  # else 16 lines a thread
     texts = _csv_sql(path, plain, dialect, dict.fromkeys(dialect.names, "VARCHAR"), **more)
     with explained(name), apart() as con:
         columns = _towards(_settled(con, texts, dialect, counted), wanted, name)

@@ -420,9 +420,9 @@ def sha256(path: Path) -> str:
 def _written(con: duckdb.DuckDBPyConnection, wb: Workbench) -> list[Path]:
     """The files below the lake's folder that this connection wrote in this transaction."""
     rows = con.execute(
-        "SELECT DISTINCT path FROM duckdb_logs_parsed('FileSystem') "
-        "WHERE op = 'WRITE' AND connection_id = current_connection_id() AND starts_with(path, ?)",
-        [f"{data_path(wb)}/"],
+        "SELECT DISTINCT regexp_extract(message, $1, 1) AS path FROM duckdb_logs "
+        "WHERE connection_id = current_connection_id() AND starts_with(path, $2)",
+        [r'(?s)"path":"(.*)","op":"WRITE"', f"{data_path(wb)}/"],  # names are not escaped there
     )
     return sorted(file for (path,) in rows.fetchall() if (file := Path(path)).exists())
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from ..core.markup import data_text
 from .cli_data import cli
 from .commands import as_table, command
 
@@ -84,7 +85,7 @@ def _diff_text(found: dict) -> str:
     lines += [f"  {column}: changed in {n:,} rows" for column, n in found["columns"].items()]
     names = dict.fromkeys(n for row in found["rows"] for n in row)
     rows = [{n: row.get(n) for n in names} for row in found["rows"]]
-    return "\n".join([*lines, as_table(rows) if rows else ""]).rstrip()
+    return "\n".join([*lines, as_table(rows, data_text) if rows else ""]).rstrip()
 
 
 # %% ../../nbs/7_desk/05_cli_upkeep.ipynb #fd8d9758

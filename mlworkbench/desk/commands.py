@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from ..core.errors import WorkbenchError
+from ..core.markup import cell_text
 
 
 # %% ../../nbs/7_desk/03_commands.ipynb #a7dd291b
@@ -34,18 +35,20 @@ def to_json(answer: Any) -> str:
 
 
 # %% ../../nbs/7_desk/03_commands.ipynb #1f341169
-def as_table(rows: Sequence[dict]) -> str:
+def as_table(rows: Sequence[dict], show: Callable[[Any], str] = cell_text) -> str:
     """Rows as aligned text: numbers to the right, words to the left.
 
     Parameters
     ----------
     rows : list of dict
         All with the same keys.
+    show : callable
+        A value as text: `cell_text`, or `data_text` where rows are data.
     """
     if not rows:
         return "none yet"
     names = list(rows[0])
-    cells = [[_cell(r[n]) for n in names] for r in rows]
+    cells = [[_shortened(show(r[n])) for n in names] for r in rows]
     widths = [max(len(n), *(len(c[i]) for c in cells)) for i, n in enumerate(names)]
     right = [all(isinstance(r[n], int | float | type(None)) for r in rows) for n in names]
 
@@ -76,22 +79,10 @@ def visible(text: str) -> str:
     )
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dt.datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    text = (
-        " ".join(str(value).split()).encode("unicode_escape").decode()
-        if not str(value).isprintable()
-        else str(value)
-    )
+def _shortened(text: str) -> str:
+    """At most 60 characters, on one line."""
+    if not text.isprintable():
+        text = " ".join(text.split()).encode("unicode_escape").decode()
     return text if len(text) <= 60 else text[:57] + "…"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from ..core.errors import UserError, WorkbenchError
-from ..core.markup import Html, html_table
+from ..core.markup import Html, data_text, html_table
 
 
 # %% ../../nbs/7_desk/10_displays.ipynb #2f6d4371
@@ -48,13 +48,17 @@ class Answer:
         """The first rows as text."""
         from mlworkbench.desk.commands import as_table
 
-        table = as_table(_records(self)) if self.rows else f"no rows ({', '.join(self.columns)})"
+        table = (
+            as_table(_records(self), data_text)
+            if self.rows
+            else f"no rows ({', '.join(self.columns)})"
+        )
         return f"{table}\n{_caption(self)}" if self.rows else table
 
     def _repr_html_(self) -> str:
         if not self.rows:
             return html_table([dict.fromkeys(self.columns)], "no rows")
-        return Html(html_table(_records(self), _caption(self)))
+        return Html(html_table(_records(self), _caption(self), data_text))
 
 
 def _records(answer: Answer) -> list[dict]:

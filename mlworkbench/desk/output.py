@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from ..core.errors import UserError
+from ..core.markup import data_text
 from ..data.doors import shortened
 
 
@@ -68,7 +69,7 @@ def relation_text(relation: duckdb.DuckDBPyRelation, form: str) -> tuple[list[di
         writer.writerow([harmless(n) for n in names])
         writer.writerows([[harmless(x) for x in v] for v in values])
         return rows, text.getvalue().rstrip("\n")
-    return rows, as_table(rows) if rows else f"no rows ({', '.join(names)})"
+    return rows, as_table(rows, data_text) if rows else f"no rows ({', '.join(names)})"
 
 
 # %% ../../nbs/7_desk/02_output.ipynb #d66f8630
