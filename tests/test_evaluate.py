@@ -475,7 +475,11 @@ def test_the_job_evaluate(trained):
         found.state == "finished"
         and 0.5 < found.metrics["auc"]["low"] < found.metrics["auc"]["value"]
     )
-    curve = [m for m in run_details(found.run, wb=wb)["all_metrics"] if m["split"] == "later"]
+    details = run_details(found.run, wb=wb)
+    assert list(details["snapshots"]) == ["pay"]  # what it was judged on
+    curve = [m for m in details["all_metrics"] if m["split"] == "later"]
+    weekly = [m for m in curve if m["name"] == "auc by week"]
+    assert weekly and all(m["low"] < m["value"] < m["high"] for m in weekly)
     assert {m["name"] for m in curve} >= {"auc by week", "cost by week", "score_psi by week"}
     for wrong in (
         {"model": ""},

@@ -8,8 +8,10 @@ import pytest
 
 from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError
+from mlworkbench.core.looks import list_looks
 from mlworkbench.data.kept import find_split, keep_split, list_splits, test_rows
 from mlworkbench.data.lake import declare_roles, newest_snapshot, sql, write_lake
+from mlworkbench.desk.verbs import tune
 from mlworkbench.modelling.datasets import (
     describe_problem,
     evaluation_part,
@@ -87,6 +89,29 @@ def test_a_sealed_test_gives_its_labels_to_evaluation_alone(cards):
     keep_split("open", "pay", "random", label="fraud", wb=cards)
     same = load_dataset(described(cards, split="kept:open"), wb=cards).part("test")[1]
     assert same["label"].tolist() == rows["label"].tolist()
+
+
+def test_a_query_that_may_read_sealed_labels_is_a_look(cards):
+    keep_split("sealed", "pay", "random", label="fraud", sealed=True, wb=cards)
+    sql("CREATE VIEW seen AS SELECT id, fraud AS x FROM pay", write=True, wb=cards)
+    for query, looks in (
+        ("SELECT id FROM pay", 0),
+        ("SELECT count(*) FROM pay", 0),
+        ("SELECT avg(fraud) FROM lake.pay", 1),
+        ("FROM pay", 1),
+        ("SELECT max(x) FROM seen", 1),
+    ):
+        before = len(list_looks("pay", "fraud", cards))
+        sql(query, wb=cards)
+        assert len(list_looks("pay", "fraud", cards)) - before == looks, query
+
+
+def test_a_search_on_a_sealed_split_ends_with_a_run(cards):
+    keep_split("sealed", "pay", "random", label="fraud", sealed=True, wb=cards)
+    about = {"table": "pay", "target": "fraud", "iterations": 10, "folds": 2, "wb": cards}
+    found = tune(split="kept:sealed", trials=2, **about)
+    assert found.run.state == "finished" and "auc" in found.run.metrics
+    assert "open test" in [e["action"] for e in list_events("sealed", cards)]
 
 
 def test_what_a_kept_split_refuses(cards):

@@ -6,6 +6,7 @@
 __all__ = [
     "one_statement",
     "shortened",
+    "view_queries",
     "check_views",
     "check_reads_only",
     "check_changes_tables",
@@ -136,6 +137,22 @@ def _macros(con: duckdb.DuckDBPyConnection) -> set[str]:
     return {name.lower() for (name,) in rows.fetchall()}
 
 
+def view_queries(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The query behind each view, by the view's name.
+
+    Parameters
+    ----------
+    con : DuckDBPyConnection
+    """
+    views = con.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    found = {}
+    for name, text in views:
+        starts = [start for kind, word, start in _words(text) if (kind, word) == ("keyword", "as")]
+        body = text.encode()[starts[0] + 2 :].decode() if starts else ""
+        found[name] = body.strip("; \n")
+    return found
+
+
 def check_views(con: duckdb.DuckDBPyConnection) -> None:
     """Refuse to go on while a view of the lake reaches outside.
 
@@ -144,13 +161,11 @@ def check_views(con: duckdb.DuckDBPyConnection) -> None:
     UserError
         One does; it is named.
     """
-    views = con.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    views = view_queries(con)
     macros = _macros(con) if views else set()
-    for name, text in views:
-        starts = [start for kind, word, start in _words(text) if (kind, word) == ("keyword", "as")]
-        body = text.encode()[starts[0] + 2 :].decode() if starts else ""
+    for name, query in views.items():
         try:
-            _refuse_functions(con, body.strip("; \n"), macros)
+            _refuse_functions(con, query, macros)
         except UserError as err:
             raise UserError(
                 f"the view {name} cannot be allowed: {err.message}",

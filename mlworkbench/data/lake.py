@@ -73,6 +73,7 @@ from mlworkbench.core.store import (
     reading,
     reads,
     runs,
+    splits,
     store_url,
     tags,
     writing,
@@ -84,6 +85,7 @@ from mlworkbench.data.doors import (
     check_views,
     one_statement,
     shortened,
+    view_queries,
 )
 
 # %% ../../nbs/2_data/01_lake.ipynb #df262c92
@@ -803,22 +805,46 @@ def sql(
         found = con.sql(query, params=params)
     except duckdb.Error as err:
         raise _explained(err, con) from err
-    if "predictions" in query.lower() and _reads_test_labels(con, query):
-        record_look("query", "predictions", run=present_run(), about=query, wb=wb)
+    for table, label in _watched_labels(query, wb):
+        if _reads_label(con, query, table, label):
+            record_look("query", table, label, run=present_run(), about=query, wb=wb)
     if run := present_run():
         _note_reads(con, query, run, snapshot_number(at, wb), wb)
     return found
 
 
-def _reads_test_labels(con: duckdb.DuckDBPyConnection, query: str) -> bool:
-    """Whether a query may read labels of test rows from ``predictions``; in doubt it does."""
-    parsed = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0]
-    tree = json.loads(parsed)
-    if "predictions" not in set(_base_tables(tree)):
+def _watched_labels(query: str, wb: Workbench) -> list[tuple[str, str]]:
+    """Tables with labels of test rows, and the label's column, that a query could be about."""
+    found = [("predictions", "label")] if "predictions" in query.lower() else []
+    sealed = sa.select(splits.c.table_name, splits.c.label).where(splits.c.sealed)
+    with reading(wb) as db:
+        return found + [(t, label) for t, label in db.execute(sealed.distinct()) if label]
+
+
+def _reads_label(con: duckdb.DuckDBPyConnection, query: str, table: str, label: str) -> bool:
+    """Whether a query may read labels of test rows; in doubt it does."""
+    parsed = _parsed(con, query)
+    if table.lower() not in _named_tables(con, parsed):
         return False
     words = {w.lower() for w in re.findall(r'"((?:[^"\\]|\\.)*)"', parsed)}
-    named = words & {"train", "validation", "test"}
-    return bool(words & {"label", "star"}) and (not named or "test" in named)
+    views = {name.lower() for name in view_queries(con)}
+    named = words & {"train", "validation", "test"} if table == "predictions" else set()
+    return bool(words & {label.lower(), "star", *views}) and (not named or "test" in named)
+
+
+def _parsed(con: duckdb.DuckDBPyConnection, query: str) -> str:
+    """A query's syntax tree, as JSON."""
+    return con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0]
+
+
+def _named_tables(con: duckdb.DuckDBPyConnection, parsed: str) -> set[str]:
+    """The tables that a parsed query reads, also through views of the lake."""
+    named = set(_base_tables(json.loads(parsed)))
+    views = {name.lower(): query for name, query in view_queries(con).items()}
+    while met := named & views.keys():
+        for view in met:
+            named |= set(_base_tables(json.loads(_parsed(con, views.pop(view)))))
+    return named
 
 
 def _base_tables(tree: Any) -> Iterator[str]:
@@ -835,8 +861,7 @@ def _base_tables(tree: Any) -> Iterator[str]:
 def _note_reads(
     con: duckdb.DuckDBPyConnection, query: str, run: str, at: int | None, wb: Workbench
 ) -> None:
-    parsed = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0]
-    named = set(_base_tables(json.loads(parsed)))
+    named = _named_tables(con, _parsed(con, query))
     rows = con.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
     ).fetchall()

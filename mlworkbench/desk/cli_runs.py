@@ -86,11 +86,14 @@ def run(
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.execution.jobs import run_job
+    from mlworkbench.execution.record import run_details
 
     given = given_params(pairs, file)
     with progress_bar(job) as progress:
         found = run_job(job, given, experiment=experiment, name=name, wb=wb, progress=progress)
-    return found, f"{found.name} ({found.run}) {found.state}\n{_metrics_text(found)}"
+    said = run_details(found, wb)["facts"].get("later", "")
+    said = f"{found.name} ({found.run}) {found.state}\n{said}".rstrip()
+    return found, f"{said}\n{_metrics_text(found)}"
 
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #3ad2ba15

@@ -28,8 +28,15 @@ import pandas as pd
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..data.contracts import roles, span
-from ..data.lake import key_sql, lake_cursor, newest_snapshot, quoted, table_columns
-from ..execution.journal import log_curve
+from mlworkbench.data.lake import (
+    key_sql,
+    lake_cursor,
+    last_changes,
+    newest_snapshot,
+    quoted,
+    table_columns,
+)
+from ..execution.journal import log_metric, log_read
 from ..execution.record import Run, get_run
 from .datasets import feature_columns
 from .drift import drift_table
@@ -81,10 +88,18 @@ def check_later(values: dict, wb: Workbench) -> None:
             f"{table} lacks what {run.name} takes: {', '.join(missing)}",
             "Build the view anew, or choose another table",
         )
-    if not _time(run, table, wb):
+    if not (time := _time(run, table, wb)):
         raise UserError(
             f"table '{table}' has no declared time",
             "Declare it in the table's contract: `mlworkbench contract show`",
+        )
+    newest = f"SELECT max({quoted(time)})::TIMESTAMP FROM lake.main.{quoted(table)}"
+    (newest,) = lake_cursor(wb).execute(newest).fetchone()
+    since = _moment("since", values.get("since") or "")
+    if since and newest and since > newest:
+        raise UserError(
+            f"since={values['since']} is after the newest event of '{table}', of {newest:%Y-%m-%d}",
+            "Choose an earlier day",
         )
 
 
@@ -110,6 +125,8 @@ class Later:
     delay : timedelta
         How long labels take.
     learned_entity : ndarray or None
+    tables : dict of str to int
+        What the rows were read from: table to the snapshot of its last change.
     """
 
     evidence: Evidence
@@ -118,6 +135,7 @@ class Later:
     as_of: pd.Timestamp
     delay: dt.timedelta
     learned_entity: Any = field(default=None, repr=False)
+    tables: dict = field(default_factory=dict, repr=False)
 
 
 def later_rows(
@@ -146,9 +164,8 @@ def later_rows(
     run = get_run(model, wb)
     fitted, signature = run_model(run, wb)
     table, snapshot = table or signature["table"], newest_snapshot(wb)
-    frame, newest = _read(
-        run, signature, table, view or signature.get("view") or "", snapshot, since, until, wb
-    )
+    view = view or signature.get("view") or ""
+    frame, newest = _read(run, signature, table, view, snapshot, since, until, wb)
     if frame.empty:
         raise UserError(
             f"table '{table}' has no rows from {since or 'the beginning'} to {until or 'now'}",
@@ -178,6 +195,7 @@ def later_rows(
             "Choose a later since=",
         )
     evidence = _evidence(run, fitted, signature, frame)
+    changed = last_changes(snapshot, wb)
     return Later(
         evidence,
         learned,
@@ -185,6 +203,7 @@ def later_rows(
         pd.Timestamp(_moment("as_of", as_of) or newest),
         _delay(delay, table, wb),
         None if who is None or who.isna().any() else who.to_numpy(),
+        {name: changed[name.lower()] for name in (table, view) if name},
     )
 
 
@@ -413,10 +432,13 @@ def later_words(
             f"{metric} lies below what it was when judged ({before['value']:.3g}, from {before['low']:.3g}) in {len(below)} {by}s: {', '.join(f'{d:%d %b}' for d in below.index)}."
             if len(below) else f"In no {by} does {metric} lie below what it was when judged ({before['value']:.3g}, {before['low']:.3g} to {before['high']:.3g})."
         )  # fmt: skip
-    moved = table[table["score_moved"]]
+    if later.learned.empty:
+        return words
+    moved = [f"{first:%d %b %Y}" for first in table.index[table["score_moved"]]]
+    some = ", ".join(moved[:6]) + (" …" if len(moved) > 6 else "")
     words.append(
-        f"Scores have moved since training from the {by} of {moved.index[0]:%d %b %Y} on ({len(moved)} {by}s)."
-        if len(moved)
+        f"Scores have moved since training in {len(moved)} of {len(table)} {by}s: {some}."
+        if moved
         else "The scores are spread as they were in training."
     )
     return words
@@ -473,7 +495,10 @@ def feature_drift(later: Later, last: int = 0) -> pd.DataFrame:
 def record_later(
     later: Later, table: pd.DataFrame, by: str = "week", wb: Workbench | None = None
 ) -> pd.DataFrame:
-    """Keep the matured rows' scores and metrics with the current run, the periods as a curve.
+    """Keep the matured rows' scores and metrics with the current run, the periods as curves.
+
+    The tables that were read are recorded too. A curve's step is a period's first day, counted
+    from 1970; where a period has an interval, its ends stand beside.
 
     Returns
     -------
@@ -483,20 +508,23 @@ def record_later(
     wb, e = open_workbench(wb), later.evidence
     matured = set(table.index[table["matured"]])
     part = periods(e.rows["at"], by).isin(matured).to_numpy() & e.rows["label"].notna().to_numpy()
-    day = {d: (d - pd.Timestamp("1970-01-01")).days for d in table.index}
-    for name, column in (
-        (METRIC[e.task], "value"),
-        ("cost", "cost"),
+    for name, snapshot in later.tables.items():
+        log_read(name, snapshot, wb=wb)
+    for name, column, *ends in (
+        (METRIC[e.task], "value", "low", "high"),
+        ("cost", "cost", "cost_low", "cost_high"),
         ("precision_at_capacity", "precision_at_capacity"),
         ("score_psi", "score_psi"),
     ):
-        if column in table:
-            log_curve(
-                f"{name} by {by}",
-                {day[d]: float(v) for d, v in table[column].items() if pd.notna(v)},
-                split="later",
-                wb=wb,
-            )
+        known = table[table[column].notna()] if column in table else table[:0]
+        for first, line in known.iterrows():
+            low, high = [None if pd.isna(line[e]) else line[e] for e in ends] or (None, None)
+            about = {
+                "step": (first - pd.Timestamp(0)).days,
+                "split": "later",
+                "n": int(line["rows"]),
+            }
+            log_metric(f"{name} by {by}", line[column], low, high, **about, wb=wb)
     rows = e.rows[part]
     extra = {
         n: rows[n].to_numpy()

@@ -90,7 +90,8 @@ def count_looks(
     mine = [x for x in every if (x["table_name"], x["target"]) == (table.lower(), target.lower())]
     same = [x for x in mine if x["kind"] == "evaluation" and overlap(sketch, x["sketch"]) >= share]
     names = dict.fromkeys(x["run"] or f"look {x['look']}" for x in same)
-    queries = sum(x["kind"] == "query" for x in every)
+    where = ("predictions", table.lower())
+    queries = sum(x["kind"] == "query" and x["table_name"] in where for x in every)
     return Looks(tuple(names), len(same), queries)
 
 
