@@ -83,6 +83,9 @@ def test_each_resample_equals_the_metric_under_its_weights(seed, weighted, clust
     large = draws._replicate_large(made, 6, seed, 2, None)
     np.testing.assert_allclose(small[0], large[0], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(small[1], large[1], rtol=1e-12, atol=1e-12)
+    whole = replicate(made, 0, seed), draws._replicate_large(made, 0, seed, 2, None)
+    np.testing.assert_allclose(whole[0][0], whole[1][0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(whole[0][1], whole[1][1], rtol=1e-12, atol=1e-12)
     _, of = np.unique(entity, return_inverse=True) if clustered else (None, np.arange(n))
     counts = draw_counts(seed, 0, 6, made.units)
     for which, score in enumerate(scores):
@@ -414,7 +417,7 @@ from mlworkbench.modelling import draws, resampling as r
 rng = np.random.default_rng(0)
 y = (rng.random(1000) < .2) * 1
 r.paired("binary", y, rng.random(1000), rng.random(1000))
-assert not draws._resample.signatures, "compiled for small data"
+assert not draws._resample.signatures and not draws._under.signatures, "compiled for small data"
 """
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
