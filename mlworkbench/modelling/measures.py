@@ -79,10 +79,10 @@ def unit_influence(model: Measures, statistic: Statistic, ranks, sums) -> np.nda
         if place not in model.moved:
             unit, code, weight = model.rankings[place]
             by_row, by_unit = rank_influence(code, weight, model.share), np.zeros((3, model.units))
-            if model.plain:
-                by_unit[:, unit] = by_row
-            else:
-                for total, each in zip(by_unit, by_row, strict=True):
+            for total, each in zip(by_unit, by_row, strict=True):
+                if model.plain:
+                    total[unit] = each
+                else:
                     total += np.bincount(unit, each, minlength=model.units)
             model.moved[place] = by_unit
         return model.moved[place]
