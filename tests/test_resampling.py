@@ -13,7 +13,7 @@ from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.modelling import draws, measures
 from mlworkbench.modelling.draws import draw_counts, replicate
 from mlworkbench.modelling.metrics import cost, measure, precision_at, recall_at
-from mlworkbench.modelling.resampling import interval_from, intervals, paired
+from mlworkbench.modelling.resampling import evidence_note, interval_from, intervals, paired
 from mlworkbench.modelling.slices import holm
 from mlworkbench.modelling.textbook import delong, mcnemar
 
@@ -201,6 +201,9 @@ def test_few_positives_and_few_entities_are_said():
     assert intervals("binary", label, score)["auc"].note == ""
     few = intervals("binary", label, score, entity=np.arange(1000) % 8)["auc"].note
     assert "entities with positives: the interval may be too narrow" in few
+    # six degrees of freedom are enough for a share, and not for a sum that has no bound
+    assert evidence_note(30, "rows", 6.0) == "" != evidence_note(30, "rows", 6.0, "log")
+    assert evidence_note(30, "rows", 3.0).startswith("stands on about 4 rows")
     alone = intervals("binary", [1] + [0] * 50, rng.random(51))["auc"]
     assert np.isnan(alone.low) and "1 positives are too few" in alone.note
 
