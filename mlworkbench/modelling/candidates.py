@@ -193,13 +193,17 @@ def curve_metric(task: str, metric: str) -> tuple[str, bool]:
 
 
 class _Watch:
-    """Reads the curve while CatBoost fits; stops it when it no longer rises, or when told to."""
+    """Reads the curve while CatBoost fits; stops it when it no longer rises, or when told to.
+
+    Between two points the last one stands, so a curve has a value for every tree.
+    """
 
     def __init__(
         self, name: str, higher: bool, patience: int, report: Callable | None, rate: float
     ):
         self.name, self.sign, self.patience = name.split(":")[0], (1 if higher else -1), patience
         self.report, self.every = report, max(1, round(STEP * 0.1 / rate))
+        self.period = max(1, self.every // 10)  # trees from one point of the curve to the next
         self.values, self.best, self.stopped = [], 0, False
 
     def __call__(self, info: Any) -> bool:
@@ -292,7 +296,7 @@ def try_candidate(
         pools = fold_pools(bench, fold, border)
         model = fit_catboost(
             pools[0], None, bench.problem, validation=pools[1], iterations=iterations, seed=seed,
-            threads=threads, learned=watch, use_best_model=False,
+            threads=threads, learned=watch, use_best_model=False, metric_period=watch.period,
             eval_metric=_for_curve(name, bool(bench.weights)),
             **params,
         )  # fmt: skip
