@@ -84,10 +84,13 @@ def real_set(name, folder, wb):
 
 
 def ours(data, seconds, seed, wb):
-    """The job's own steps: search on folds of `train`, compare on `validation`, fit on both."""
+    """The job's own steps: search on folds of `train`, compare on `validation`, fit on both.
+
+    Each thread has a trial of its own (`jobs`): small fits gain little from a second thread.
+    """
     found = tune_catboost(
         data, metric="auc", trials=0, minutes=seconds / 60, seed=seed, threads=THREADS, warm=False,
-        study=f"{data.problem.table}.{seed}", wb=wb,
+        study=f"{data.problem.table}.{seed}", jobs=THREADS, wb=wb,
     )  # fmt: skip
     gain = validate_gain(data, found, seed=seed, threads=THREADS)
     x, about = data.part("train", "validation")

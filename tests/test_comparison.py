@@ -241,6 +241,42 @@ def test_censored_labels_are_weighted_or_refused(wb):
     want = pd.Series(propensity_weights(rows["chance"]), rows["id"].astype(str))
     assert len(scored) and not rows["blocked"].to_numpy()[scored.index.astype(int)].any()
     np.testing.assert_array_equal(scored, want[scored.index])
+    tuned = run("tune", table="pay", target="bad", drop="blocked, chance", trials=3, folds=2,
+                iterations=20, wb=wb)  # fmt: skip
+    kept = sql("SELECT row_key, weight FROM lake.predictions WHERE run = $run",
+               params={"run": tuned.run}, wb=wb).df().set_index("row_key")["weight"]  # fmt: skip
+    assert tuned.params["label_weights"] == "1 / propensity"
+    np.testing.assert_array_equal(kept, want[kept.index])
+
+
+def test_tuning_counts_rows_by_their_weight():
+    """A row that counts three times is judged as three rows are, in the metric and on the curve."""
+    from mlworkbench.modelling.candidates import Bench, try_candidate
+    from mlworkbench.modelling.datasets import Problem
+
+    rng, n = np.random.default_rng(3), 600
+    x = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)})
+    y, times = (x["a"] + rng.normal(size=n) > 0).to_numpy(int), np.where(x["b"] > 0.3, 3, 1)
+    problem = Problem("t", "y", "", ("k",), None, None, None, dict.fromkeys("ab", "number"),
+                      "binary", (0, 1), "", 0)  # fmt: skip
+    fit, judge = np.arange(n) < 400, np.arange(n) >= 400
+    many = np.repeat(np.flatnonzero(judge), times[judge])
+    one = x[fit], y[fit], x[judge], y[judge]
+    copies = x[fit], y[fit], x.iloc[many], y[many]
+    for metric in ("auc", "average_precision", "brier"):
+        # equal weights for the rows to fit: they tell CatBoost that weights are meant
+        weights = np.full(fit.sum(), 2.0), times[judge]
+        weighed = try_candidate(
+            Bench(problem, (one,), weights=(weights,)), {}, metric, iterations=30
+        )
+        copied = try_candidate(
+            Bench(problem, (copies,), weights=((weights[0], np.full(len(many), 2.0)),)),
+            {}, metric, iterations=30,
+        )  # fmt: skip
+        assert weighed.value == pytest.approx(copied.value, rel=1e-9), metric
+        assert weighed.curve == pytest.approx(copied.curve, rel=1e-6), metric
+        plain = try_candidate(Bench(problem, (one,)), {}, metric, iterations=30)
+        assert weighed.value != pytest.approx(plain.value, abs=1e-4), metric
 
 
 # ---------------------------------------------------------------- seeds

@@ -59,21 +59,31 @@ def truth(rate, n, gain=0.0):
 
 
 def drawn(rng, rate, n, clustered):
-    """Labels, entities (or None) and the scores of two equally good models."""
+    """Labels, entities (or None) and the scores of two equally good models.
+
+    Independent rows come in the order of what both models see: drawn so, they are sorted faster.
+    """
+    if not clustered:
+        many = 0
+        while not 1 < many < n:
+            many = rng.binomial(n, rate)
+        found = np.sort(SHIFT + np.sqrt(1 - OWN**2) * rng.normal(size=many))
+        others = np.sort(np.sqrt(1 - OWN**2) * rng.normal(size=n - many))
+        at = np.searchsorted(others, found)
+        label = np.insert(np.zeros(n - many, int), at, 1)
+        shared = np.insert(others, at, found)
+        return label, None, *(shared + OWN * rng.normal(size=n) for _ in range(2))
     while True:
         of = np.arange(n) // SIZE
         # a compromised card has fraud in half of its payments
         compromised = 0.5 * (rng.random(of[-1] + 1) < 2 * rate)[of]
-        chance = compromised if clustered else rate
-        label = (rng.random(n) < chance) * 1
+        label = (rng.random(n) < compromised) * 1
         if 1 < label.sum() < n:
             break
-    shared = rng.normal(size=n)
-    if clustered:
-        of_all = rng.normal(size=of[-1] + 1)[of]
-        shared = np.sqrt(TOGETHER) * of_all + np.sqrt(1 - TOGETHER) * shared
+    of_all = rng.normal(size=of[-1] + 1)[of]
+    shared = np.sqrt(TOGETHER) * of_all + np.sqrt(1 - TOGETHER) * rng.normal(size=n)
     shared = SHIFT * label + np.sqrt(1 - OWN**2) * shared
-    return label, of if clustered else None, *(shared + OWN * rng.normal(size=n) for _ in range(2))
+    return label, of, *(shared + OWN * rng.normal(size=n) for _ in range(2))
 
 
 def worth_telling(rate, n, clustered, seed):

@@ -13,7 +13,7 @@ from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.modelling import draws, measures
 from mlworkbench.modelling.draws import draw_counts, replicate
 from mlworkbench.modelling.metrics import cost, measure, precision_at, recall_at
-from mlworkbench.modelling.resampling import interval_from, intervals, paired
+from mlworkbench.modelling.resampling import evidence_note, interval_from, intervals, paired
 from mlworkbench.modelling.slices import holm
 from mlworkbench.modelling.textbook import delong, mcnemar
 
@@ -83,6 +83,9 @@ def test_each_resample_equals_the_metric_under_its_weights(seed, weighted, clust
     large = draws._replicate_large(made, 6, seed, 2, None)
     np.testing.assert_allclose(small[0], large[0], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(small[1], large[1], rtol=1e-12, atol=1e-12)
+    whole = replicate(made, 0, seed), draws._replicate_large(made, 0, seed, 2, None)
+    np.testing.assert_allclose(whole[0][0], whole[1][0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(whole[0][1], whole[1][1], rtol=1e-12, atol=1e-12)
     _, of = np.unique(entity, return_inverse=True) if clustered else (None, np.arange(n))
     counts = draw_counts(seed, 0, 6, made.units)
     for which, score in enumerate(scores):
@@ -198,6 +201,9 @@ def test_few_positives_and_few_entities_are_said():
     assert intervals("binary", label, score)["auc"].note == ""
     few = intervals("binary", label, score, entity=np.arange(1000) % 8)["auc"].note
     assert "entities with positives: the interval may be too narrow" in few
+    # six degrees of freedom are enough for a share, and not for a sum that has no bound
+    assert evidence_note(30, "rows", 6.0) == "" != evidence_note(30, "rows", 6.0, "log")
+    assert evidence_note(30, "rows", 3.0).startswith("stands on about 4 rows")
     alone = intervals("binary", [1] + [0] * 50, rng.random(51))["auc"]
     assert np.isnan(alone.low) and "1 positives are too few" in alone.note
 
@@ -414,7 +420,7 @@ from mlworkbench.modelling import draws, resampling as r
 rng = np.random.default_rng(0)
 y = (rng.random(1000) < .2) * 1
 r.paired("binary", y, rng.random(1000), rng.random(1000))
-assert not draws._resample.signatures, "compiled for small data"
+assert not draws._resample.signatures and not draws._under.signatures, "compiled for small data"
 """
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

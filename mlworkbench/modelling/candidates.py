@@ -115,23 +115,30 @@ class Bench:
         For each fold the rows to fit and those to judge on.
     pools : dict
         Pools made so far, by fold and ``border_count``.
+    weights : tuple of (array, array)
+        For each fold what the rows to fit and those to judge on count; empty where all count alike.
     """
 
     problem: Problem
     parts: tuple = field(repr=False)
     pools: dict = field(default_factory=dict, repr=False, compare=False)
+    weights: tuple = field(default=(), repr=False)
+
+    def weight(self, fold: int) -> tuple:
+        """What a fold's rows to fit, and those to judge on, count; None: all alike."""
+        return self.weights[fold] if self.weights else (None, None)
 
 
 def make_bench(data: Dataset, folds: int = 3) -> Bench:
-    """Lay out a data set's training rows for judging candidates; nothing else of it is kept."""
-    label = data.rows["label"].to_numpy()
-    return Bench(
-        data.problem,
-        tuple(
-            (data.features.iloc[f], label[f], data.features.iloc[j], label[j])
-            for f, j in inner_folds(data, folds)
-        ),
-    )
+    """Lay out a data set's training rows for judging candidates; nothing else of it is kept.
+
+    A column ``weight`` of its rows counts, in fitting and in judging.
+    """
+    label, cut = data.rows["label"].to_numpy(), inner_folds(data, folds)
+    parts = [(data.features.iloc[f], label[f], data.features.iloc[j], label[j]) for f, j in cut]
+    weight = data.rows["weight"].to_numpy() if "weight" in data.rows else None
+    weights = () if weight is None else tuple((weight[f], weight[j]) for f, j in cut)
+    return Bench(data.problem, tuple(parts), weights=weights)
 
 
 def fold_pools(bench: Bench, fold: int, border_count: int = 254) -> tuple[Any, Any]:
@@ -151,10 +158,11 @@ def fold_pools(bench: Bench, fold: int, border_count: int = 254) -> tuple[Any, A
     """
     if (fold, border_count) not in bench.pools:
         x, y, x_judge, y_judge = bench.parts[fold]
-        fit = as_pool(x, y, bench.problem)
+        weight, judging = bench.weight(fold)
+        fit = as_pool(x, y, bench.problem, weight)
         fit.quantize(border_count=border_count)
         bench.pools[fold, border_count] = fit
-        bench.pools.setdefault((fold, 0), as_pool(x_judge, y_judge, bench.problem))
+        bench.pools.setdefault((fold, 0), as_pool(x_judge, y_judge, bench.problem, judging))
     return bench.pools[fold, border_count], bench.pools[fold, 0]
 
 
@@ -185,13 +193,17 @@ def curve_metric(task: str, metric: str) -> tuple[str, bool]:
 
 
 class _Watch:
-    """Reads the curve while CatBoost fits; stops it when it no longer rises, or when told to."""
+    """Reads the curve while CatBoost fits; stops it when it no longer rises, or when told to.
+
+    Between two points the last one stands, so a curve has a value for every tree.
+    """
 
     def __init__(
         self, name: str, higher: bool, patience: int, report: Callable | None, rate: float
     ):
         self.name, self.sign, self.patience = name.split(":")[0], (1 if higher else -1), patience
         self.report, self.every = report, max(1, round(STEP * 0.1 / rate))
+        self.period = max(1, self.every // 10)  # trees from one point of the curve to the next
         self.values, self.best, self.stopped = [], 0, False
 
     def __call__(self, info: Any) -> bool:
@@ -284,8 +296,8 @@ def try_candidate(
         pools = fold_pools(bench, fold, border)
         model = fit_catboost(
             pools[0], None, bench.problem, validation=pools[1], iterations=iterations, seed=seed,
-            threads=threads, learned=watch, use_best_model=False,
-            eval_metric=name + ("" if ":" in name or name in ("Logloss", "MultiClass", "RMSE") else ":hints=skip_train~true"),
+            threads=threads, learned=watch, use_best_model=False, metric_period=watch.period,
+            eval_metric=_for_curve(name, bool(bench.weights)),
             **params,
         )  # fmt: skip
         fits.append(model)
@@ -308,6 +320,14 @@ def try_candidate(
     return Tried(value, trees, tuple(values[:, 0].tolist()), tuple(mean.tolist()), tuple(more))
 
 
+def _for_curve(name: str, weighted: bool) -> str:
+    """Return CatBoost's metric as it is asked for: not on the rows to fit; weighted also where CatBoost would not."""
+    if ":" in name or name in ("Logloss", "MultiClass", "RMSE"):
+        return name
+    weights = "use_weights=true;" if weighted and name in ("AUC", "PRAUC") else ""
+    return f"{name}:{weights}hints=skip_train~true"
+
+
 def _values(bench: Bench, fold: int, model: Any, names: list, trees: int, threads: int) -> list:
     """Return our metrics of a fold's model, at a number of trees, on the rows that judge."""
     _, _, x, y = bench.parts[fold]
@@ -316,5 +336,5 @@ def _values(bench: Bench, fold: int, model: Any, names: list, trees: int, thread
         model.shrink(trees)
     score = predict_scores(model, x, task, threads)
     only = classes if task == "multiclass" else None
-    found = measure(task, y, score, classes=only, only=names)
+    found = measure(task, y, score, weight=bench.weight(fold)[1], classes=only, only=names)
     return [found[name] for name in names]

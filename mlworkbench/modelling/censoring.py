@@ -8,6 +8,7 @@ __all__ = [
     "propensity_weights",
     "label_weights",
     "seen_rows",
+    "seen_data",
     "Censoring",
     "uncensored",
 ]
@@ -23,7 +24,7 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..data.contracts import roles
 from ..data.lake import key_sql, lake_cursor, quoted, table_columns
-from .datasets import Problem
+from .datasets import Dataset, Problem
 from .sharing import SharedRows
 
 
@@ -143,6 +144,12 @@ def seen_rows(
         return features, rows
     seen = weight > 0
     return features[seen], rows[seen].assign(weight=weight[seen])
+
+
+def seen_data(data: Dataset, wb: Workbench | None = None) -> Dataset:
+    """A data set of the rows whose labels were seen, with the ``weight`` that each stands for; itself where `seen_rows` gives none."""
+    features, rows = seen_rows(data.problem, data.features, data.rows, wb)
+    return replace(data, features=features.reset_index(drop=True), rows=rows.reset_index(drop=True))
 
 
 # %% ../../nbs/4_modelling/07_censoring.ipynb #a95ddd3a

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from .draws import positive_ties
+
 
 # %% ../../nbs/4_modelling/02_influence.ipynb #dbcbfd88
 def freedom(influence) -> float:
@@ -29,21 +31,11 @@ def freedom(influence) -> float:
     total = float(squares.sum())
     if not total > 0:
         return np.inf
-    excess = float(squares @ squares) / total**2 - 1 / len(squares)
+    excess = float(np.einsum("i,i", squares, squares)) / total**2 - 1 / len(squares)
     return 2 / excess if excess > 1e-12 else np.inf
 
 
 # %% ../../nbs/4_modelling/02_influence.ipynb #fe686dff
-def _ties(code: np.ndarray, weight: np.ndarray) -> tuple:
-    """Return how to look up each row's tie, and each tie's weight of positives and of all rows."""
-    ends = (code & 2) > 0
-    if ends.all():  # each row is a tie of its own
-        return slice(None), weight * (code & 1), weight
-    tie = np.cumsum(ends) - ends
-    positives = np.bincount(tie, weight * (code & 1))
-    return tie, positives, np.bincount(tie, weight)
-
-
 def rank_influence(code: np.ndarray, weight: np.ndarray, share: float = 0.0) -> np.ndarray:
     """How far each row moves AUC, average precision and the precision at the top.
 
@@ -61,22 +53,55 @@ def rank_influence(code: np.ndarray, weight: np.ndarray, share: float = 0.0) -> 
     ndarray, shape (3, n)
         Each adds up to 0.
     """
-    tie, p, r = _ties(code, weight)
-    tp, seen = np.cumsum(p), np.cumsum(r)
-    positives, negatives = tp[-1], seen[-1] - tp[-1]
-    y = (code & 1).astype(float)
-    above, below = (seen - tp) - (r - p) / 2, tp - p / 2  # ties for half
+    bounds = np.r_[0, positive_ties(code).ravel(), len(code)]
+    seen = np.append(0.0, np.cumsum(weight))
+    blocks = _block_influence(np.diff(seen[bounds]))
+    found = np.empty((3, len(code)))
+    for row, values in zip(found, blocks, strict=False):
+        np.multiply(weight, np.repeat(values, np.diff(bounds)), out=row)
+    found[2] = _top_influence(code, weight, seen, share * seen[-1])
+    return found
+
+
+def _block_influence(held: np.ndarray) -> np.ndarray:
+    """Return what a unit of weight in each block does to AUC and to average precision.
+
+    `held` is the weight in each: the negatives above a tie, its positives, its negatives, and so
+    on down; last the negatives below all positives.
+    """
+    passed, p, q = held[:-1:3], held[1::3], held[2::3]
+    tp = np.cumsum(p)
+    fp = np.cumsum(passed + np.append(0, q[:-1]))  # above the tie
+    positives, negatives = tp[-1], held.sum() - tp[-1]
+    seen = np.maximum(tp + fp + q, 1e-300)
+    above = fp + q / 2  # ties for half
     auc = 1 - (p @ above) / (positives * negatives)
-    placed = np.where(y, (1 - above[tie] / negatives - auc) / positives, 0.0)
-    placed += np.where(y, 0.0, (below[tie] / positives - auc) / negatives)
-    precision, step = tp / np.maximum(seen, 1e-300), p / np.maximum(seen, 1e-300)
+    values = np.empty((2, len(held)))
+    values[0, ::3] = (np.append(0, tp) / positives - auc) / negatives
+    values[0, 1::3] = (1 - above / negatives - auc) / positives
+    values[0, 2::3] = ((tp - p / 2) / positives - auc) / negatives
+    precision, step = tp / seen, p / seen
     value = (p @ precision) / positives
     adds, lowers = (np.cumsum(s[::-1])[::-1] for s in (step, step * precision))
-    moves = (y * (precision + adds - value)[tie] - lowers[tie]) / positives
-    room = share * seen[-1]
-    taken = np.clip((room - seen + r) / np.maximum(r, 1e-300), 0, 1)
-    held = taken[tie] * (y - (taken @ p) / room) / room if share else np.zeros(len(y))
-    return weight * np.stack([placed, moves, held])
+    values[1, ::3] = -np.append(lowers, 0) / positives
+    values[1, 1::3] = (precision + adds - value - lowers) / positives
+    values[1, 2::3] = -lowers / positives
+    return values
+
+
+def _top_influence(code, weight, seen, room: float) -> np.ndarray:
+    """Return how far rows move the precision of the first `room` of the weight."""
+    found = np.zeros(len(code))
+    if not room > 0:
+        return found
+    inside = min(int(np.searchsorted(seen, room)), len(code))  # the border is in its last row's tie
+    start = np.flatnonzero(np.append(2, code[: inside - 1]) & 2)[-1]
+    end = inside + int(np.argmax(code[inside - 1 :] & 2 > 0))
+    taken = weight[:end].copy()
+    taken[start:] *= min(1.0, (room - seen[start]) / max(seen[end] - seen[start], 1e-300))
+    y = (code[:end] & 1).astype(float)
+    found[:end] = taken * (y - (taken @ y) / room) / room
+    return found
 
 
 # %% ../../nbs/4_modelling/02_influence.ipynb #872f4618

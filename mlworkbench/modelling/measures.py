@@ -78,9 +78,13 @@ def unit_influence(model: Measures, statistic: Statistic, ranks, sums) -> np.nda
     def moved(place: int) -> np.ndarray:
         if place not in model.moved:
             unit, code, weight = model.rankings[place]
-            by_row = rank_influence(code, weight, model.share)
-            by_unit = [np.bincount(unit, each, minlength=model.units) for each in by_row]
-            model.moved[place] = np.stack(by_unit)
+            by_row, by_unit = rank_influence(code, weight, model.share), np.zeros((3, model.units))
+            for total, each in zip(by_unit, by_row, strict=True):
+                if model.plain:
+                    total[unit] = each
+                else:
+                    total += np.bincount(unit, each, minlength=model.units)
+            model.moved[place] = by_unit
         return model.moved[place]
 
     if statistic.name not in model.moved:

@@ -67,11 +67,24 @@ _LINKS = {
 }
 
 
-def evidence_note(evidence: float, carried_by: str) -> str:
-    """Say that the evidence is thin (fewer than ten units carry it), or nothing."""
-    if evidence >= 10:
+def evidence_note(count: float, carried_by: str, free: float = np.inf, link: str = "logit") -> str:
+    """Say that the evidence is thin, or nothing.
+
+    Parameters
+    ----------
+    count : float
+        Units that carry the metric; fewer than ten are thin.
+    carried_by : str
+        What those are.
+    free : float
+        Degrees of freedom; fewer than four are thin, or than nine where the metric has no bound.
+    link : str
+        As for `interval_from`; a ``logit`` is of what is bounded.
+    """
+    if count >= 10 and free >= (4 if link == "logit" else 9):
         return ""
-    return f"stands on about {max(0, int(evidence))} {carried_by}: the interval may be too narrow"
+    about = max(0, int(min(count, 1 + free)))
+    return f"stands on about {about} {carried_by}: the interval may be too narrow"
 
 
 def standard_error(replicas, free: float) -> tuple[float, float]:
@@ -137,7 +150,7 @@ def _interval(model: Measures, s: Statistic, whole, drawn, level: float) -> Inte
     """Judge one metric of a model from its values on the rows (`whole`) and on the resamples."""
     value, free = float(s.value(*whole)[0]), freedom(unit_influence(model, s, *whole))
     low, high = interval_from(value, s.value(*drawn), s.link, s.count, free, level)
-    note = evidence_note(min(s.count, 1 + free), s.carried_by)
+    note = evidence_note(s.count, s.carried_by, free, s.link)
     if np.isnan(low):
         note = f"no interval: {int(s.count)} {s.carried_by} are too few to tell"
     elif s.link == "logit" and value in (0, 1):
@@ -276,7 +289,7 @@ def _difference(pair: list, name: str, resampled: str, level: float) -> Differen
     count = min(s.count for s in each) if each[0].link == "logit" else evidence
     se, free = standard_error(replicas[1] - replicas[0], evidence - 1)
     low, high, p = student_interval(b - a, se, free if count >= 2 else 0, level)
-    note = evidence_note(min(count, evidence), each[0].carried_by)
+    note = evidence_note(count, each[0].carried_by, evidence - 1, each[0].link)
     if np.isnan(low):
         note = f"no interval: {int(count)} {each[0].carried_by} are too few to tell"
     n, clusters = len(pair[0][0].rows.label), pair[0][0].units if resampled == "entities" else 0

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .draws import sorted_once
+from ..core.errors import WorkbenchError
+from .draws import Prepared, replicate, sorted_once
 from .influence import rank_influence
-from .metrics import Rows, checked, metric_table, row_losses
+from .metrics import Rows, checked, row_losses
 
 # %% ../../nbs/4_modelling/07_slices.ipynb #58980138
 METRIC = {"binary": "auc", "multiclass": "accuracy", "regression": "mae"}
@@ -46,11 +47,18 @@ def contributions(rows: Rows, metric: str) -> tuple[float, np.ndarray]:
         loss = row_losses(rows, metric)
         value = float(w @ loss)
         return value, w * (loss - value)
-    value = metric_table("binary")["auc"].function(rows)
+    if not 0 < (share := float(w[rows.label == 1].sum())) < w.sum():
+        raise WorkbenchError(
+            f"all {len(w):,} rows have the label {round(share)}",
+            "Ranking needs both classes; take more rows or a longer period",
+        )
     place, code, weight = sorted_once(rows.label, rows.score, np.arange(len(w)), rows.weight)
     moved = np.empty(len(w))
     moved[place] = rank_influence(code, weight)[0]
-    return value, moved
+    made = Prepared(len(w), place[None], code[None], weight[None], ())
+    return float(
+        replicate(made, 0, 0)[0][0, 0, 0]
+    ), moved  # scikit-learn checks longer than it counts
 
 
 # %% ../../nbs/4_modelling/07_slices.ipynb #7c471d5f

@@ -98,6 +98,8 @@ def _about(bench: Bench, metric: str, space: dict, untuned: dict) -> str:
     for x, y, x_judge, y_judge in bench.parts:
         for frame in (x, pd.DataFrame({"y": y}), x_judge, pd.DataFrame({"y": y_judge})):
             rows.update(pd.util.hash_pandas_object(frame, index=False).to_numpy())
+    for weight in (w for pair in bench.weights for w in pair):
+        rows.update(np.ascontiguousarray(weight))
     text = [p.table, p.target, p.view, p.features, p.task, metric, rows.hexdigest(), untuned]
     text += [{n: repr(d) for n, d in space.items()}]
     return hashlib.sha256(json.dumps(text, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -448,7 +450,15 @@ def validate_gain(data: Dataset, tuned: Tuned, *, seed: int = 0, threads: int = 
         return Gain(f"{lead} There are no validation rows to tell how much.", True)
     scores = [
         predict_scores(
-            fit_catboost(x, fit["label"].to_numpy(), problem, seed=seed, threads=threads, **p),
+            fit_catboost(
+                x,
+                fit["label"].to_numpy(),
+                problem,
+                weight=fit.get("weight"),
+                seed=seed,
+                threads=threads,
+                **p,
+            ),
             x_held,
             problem.task,
             threads,
@@ -459,6 +469,7 @@ def validate_gain(data: Dataset, tuned: Tuned, *, seed: int = 0, threads: int = 
         problem.task, held["label"].to_numpy(), *scores, metrics=[name], resamples=1000,
         entity=held["entity"].to_numpy() if problem.entity and held["entity"].notna().all() else None,
         classes=problem.classes if problem.task == "multiclass" else None,
+        weight=held["weight"].to_numpy() if "weight" in held else None,
     )[name]  # fmt: skip
     sign = 1 if tuned.higher else -1
     worse, sure = sign * d.value < 0, d.low > 0 or d.high < 0
