@@ -154,13 +154,14 @@ def fold_pools(bench: Bench, fold: int, border_count: int = 254) -> tuple[Any, A
     Returns
     -------
     (Pool, Pool)
-        Of the rows to fit, cut into bins, and of those to judge on.
+        Of the rows to fit, cut into bins where none of them holds text, and of those to judge on.
     """
     if (fold, border_count) not in bench.pools:
         x, y, x_judge, y_judge = bench.parts[fold]
         weight, judging = bench.weight(fold)
         fit = as_pool(x, y, bench.problem, weight)
-        fit.quantize(border_count=border_count)
+        if "text" not in bench.problem.features.values():  # beside categories CatBoost crashes
+            fit.quantize(border_count=border_count)
         bench.pools[fold, border_count] = fit
         bench.pools.setdefault((fold, 0), as_pool(x_judge, y_judge, bench.problem, judging))
     return bench.pools[fold, border_count], bench.pools[fold, 0]
@@ -332,9 +333,7 @@ def _values(bench: Bench, fold: int, model: Any, names: list, trees: int, thread
     """Return our metrics of a fold's model, at a number of trees, on the rows that judge."""
     _, _, x, y = bench.parts[fold]
     task, classes = bench.problem.task, bench.problem.classes
-    if trees < model.tree_count_:
-        model.shrink(trees)
-    score = predict_scores(model, x, task, threads)
+    score = predict_scores(model, x, task, threads, min(trees, model.tree_count_))
     only = classes if task == "multiclass" else None
     found = measure(task, y, score, weight=bench.weight(fold)[1], classes=only, only=names)
     return [found[name] for name in names]

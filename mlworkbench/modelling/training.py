@@ -214,7 +214,9 @@ def with_true_odds(model: Any, negatives: float = 1, positive_weight: float = 1)
 
 
 # %% ../../nbs/4_modelling/06_training.ipynb #0223f683
-def predict_scores(model: Any, features: pd.DataFrame, task: str, threads: int = 0) -> np.ndarray:
+def predict_scores(
+    model: Any, features: pd.DataFrame, task: str, threads: int = 0, trees: int = 0
+) -> np.ndarray:
     """Score rows.
 
     Parameters
@@ -225,18 +227,17 @@ def predict_scores(model: Any, features: pd.DataFrame, task: str, threads: int =
     task : str
         ``binary``, ``multiclass`` or ``regression``.
     threads : int
+    trees : int
+        Only the first so many; 0: all. (A model with text cannot predict once it is shrunk.)
 
     Returns
     -------
     ndarray, shape (n,) or (n, classes)
     """
+    how = {"thread_count": training_threads(threads), "ntree_end": trees}
     if task == "regression":
-        return np.asarray(
-            model.predict(features, thread_count=training_threads(threads)), dtype=float
-        )
-    found = model.predict(
-        features, prediction_type="Probability", thread_count=training_threads(threads)
-    )
+        return np.asarray(model.predict(features, **how), dtype=float)
+    found = model.predict(features, prediction_type="Probability", **how)
     return found[:, 1] if task == "binary" else found
 
 
