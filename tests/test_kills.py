@@ -76,7 +76,7 @@ class Worker:
     """A process that has imported everything; each piece of work is a process forked from it."""
 
     def __init__(self, folder: Path):
-        self.files = [folder / "out", folder / "err"]
+        self.files, self.group = [folder / "out", folder / "err"], None
         self.process = subprocess.Popen(
             [sys.executable, "works.py"],
             cwd=HERE,
@@ -93,16 +93,20 @@ class Worker:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def begin(self, *words, **environment: str) -> int:
-        """Begin some steps; the id of their process, and of its group."""
+    def begin(self, *words, **environment: str) -> None:
+        """Begin some steps."""
         for file in self.files:
             file.write_text("")
         asked = {"words": words, "environment": environment, "files": list(map(str, self.files))}
-        return self.ask(json.dumps(asked))
+        self.group = self.ask(json.dumps(asked))
+
+    def kill(self) -> None:
+        """Kill the process that takes the steps, with its group."""
+        os.killpg(self.group, signal.SIGKILL)
 
     def end(self) -> tuple[int, list[str], str]:
         """Wait for it to end: the exit code, what was acknowledged, and the errors."""
-        code = self.ask("")
+        code, self.group = self.ask(""), None
         out, err = (file.read_text() for file in self.files)
         return code, acknowledged(out), err
 
@@ -116,6 +120,8 @@ def worker(tmp_path):
     """A process to fork the work from."""
     made = Worker(tmp_path)
     yield made
+    if made.group:  # the test failed
+        made.kill()
     made.process.stdin.close()
     made.process.wait(60)
 
@@ -127,12 +133,12 @@ def at_point(worker: Worker, words: tuple, point: str, dice: random.Random) -> N
 
 def at_random(worker: Worker, words: tuple, dice: random.Random) -> None:
     """Kill it at a random moment of the two steps after its second, as long as that one took."""
-    group = worker.begin(*words, 10**6)
+    worker.begin(*words, 10**6)
     assert until(lambda: worker.said() >= 1, 300)
     begun = time.monotonic()
     assert until(lambda: worker.said() >= 2, 300)
     time.sleep(dice.random() * 2 * (time.monotonic() - begun))
-    os.killpg(group, signal.SIGKILL)
+    worker.kill()
 
 
 @pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
