@@ -133,7 +133,7 @@ def at_point(worker: Worker, words: tuple, point: str, dice: random.Random) -> N
 
 def at_random(worker: Worker, words: tuple, dice: random.Random) -> None:
     """Kill it at a random moment of the two steps after its second, as long as that one took."""
-    worker.begin(*words, 10**6)
+    worker.begin(*words, 200)
     assert until(lambda: worker.said() >= 1, 300)
     begun = time.monotonic()
     assert until(lambda: worker.said() >= 2, 300)
@@ -141,6 +141,7 @@ def at_random(worker: Worker, words: tuple, dice: random.Random) -> None:
     worker.kill()
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("work", WORKS)
 def test_killed_at_every_kind_of_moment(wb, work, catalog, twin, worker, torture):
@@ -173,6 +174,7 @@ def test_killed_at_every_kind_of_moment(wb, work, catalog, twin, worker, torture
     )
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("work", WORKS)
 def test_power_cut_at_every_kind_of_moment(wb, work, twin, torture, tmp_path):
     """What was not fsynced is gone, or in every second cut partly there; the next step works."""
