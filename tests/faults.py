@@ -71,12 +71,6 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate(timeout=30)
 
 
-def kill_group(process: subprocess.Popen) -> None:
-    """Kill a process with its group; what it has said can still be read."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-
-
 def until(condition, seconds: float = 60, step: float = 0.02):
     """Wait until a condition holds; its value, or the last one."""
     end = time.monotonic() + seconds

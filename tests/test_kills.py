@@ -1,14 +1,18 @@
 """Killed or cut from power at any moment: the workbench opens and holds exactly the acknowledged work."""
 
+import json
+import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from faults import acknowledged, kill_group, python, until
+from faults import acknowledged, until
 from powercut import Disk, calls, traced
 from works import WORKS, prepare, state
 
@@ -23,23 +27,23 @@ POINTS = {
     "upkeep": ["before_fsync", "before_commit", "after_commit", "compacted", "expired", "freed"],
 }
 HERE = Path(__file__).parent
-PROGRAM = "import runpy\nsys.argv[1:] = [str(wb.root), *sys.argv[2:]]\nrunpy.run_path('works.py', run_name='__main__')"
 
 
 class Twin:
-    """An undisturbed workbench that takes the same steps; what it holds after each."""
+    """An undisturbed workbench that takes the same steps; what it held after those that were asked for."""
 
     def __init__(self, root: Path, work: str):
-        self.wb, self.work, self.steps = open_workbench(root), work, 0
+        self.wb, self.work, self.steps, self.states = open_workbench(root), work, 0, {}
         prepare(self.wb)
-        self.states = [state(self.wb)]
 
     def after(self, steps: int) -> str:
-        """The state after some steps."""
+        """The state after some steps; never of fewer than before, unless they were asked for then."""
         while self.steps < steps:
             WORKS[self.work](self.wb, self.steps)
             self.steps += 1
-            self.states.append(state(self.wb))
+        if steps not in self.states:
+            assert steps == self.steps
+            self.states[steps] = state(self.wb)
         return self.states[steps]
 
 
@@ -68,42 +72,109 @@ def judged(root: Path, twin: Twin, done: int) -> int:
     return done + wanted.index(held)
 
 
-def run(root: Path, work: str, first: int, steps: int, **more):
-    """Take some steps in a process of its own."""
-    return python(root, PROGRAM, work, str(first), str(steps), cwd=HERE, **more)
+class Worker:
+    """A process that has imported everything; each piece of work is a process forked from it."""
+
+    def __init__(self, folder: Path):
+        self.files, self.group = [folder / "out", folder / "err"], None
+        self.process = subprocess.Popen(
+            [sys.executable, "works.py"],
+            cwd=HERE,
+            env=os.environ | {"MLWORKBENCH_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
+        )
+
+    def ask(self, line: str) -> int:
+        """Send a line; the number that is the answer."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def begin(self, *words, **environment: str) -> None:
+        """Begin some steps."""
+        for file in self.files:
+            file.write_text("")
+        asked = {"words": words, "environment": environment, "files": list(map(str, self.files))}
+        self.group = self.ask(json.dumps(asked))
+
+    def kill(self) -> None:
+        """Kill the process that takes the steps, with its group."""
+        os.killpg(self.group, signal.SIGKILL)
+
+    def end(self) -> tuple[int, list[str], str]:
+        """Wait for it to end: the exit code, what was acknowledged, and the errors."""
+        code, self.group = self.ask(""), None
+        out, err = (file.read_text() for file in self.files)
+        return code, acknowledged(out), err
+
+    def said(self) -> int:
+        """How many lines it has said so far, of errors too."""
+        return sum(file.read_text().count("\n") for file in self.files)
 
 
+@pytest.fixture
+def worker(tmp_path):
+    """A process to fork the work from."""
+    made = Worker(tmp_path)
+    yield made
+    if made.group:  # the test failed
+        made.kill()
+    made.process.stdin.close()
+    made.process.wait(60)
+
+
+def at_point(worker: Worker, words: tuple, point: str, dice: random.Random) -> None:
+    """Let it be killed at a named point, the first, second or third time that it comes there."""
+    worker.begin(*words, 12, MLWORKBENCH_CRASH=f"{point}:{dice.randrange(1, 4)}")
+
+
+def at_random(worker: Worker, words: tuple, dice: random.Random) -> None:
+    """Kill it at a random moment of the two steps after its second, as long as that one took."""
+    worker.begin(*words, 200)
+    assert until(lambda: worker.said() >= 1, 300)
+    begun = time.monotonic()
+    assert until(lambda: worker.said() >= 2, 300)
+    time.sleep(dice.random() * 2 * (time.monotonic() - begun))
+    worker.kill()
+
+
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("work", WORKS)
-def test_killed_at_every_kind_of_moment(wb, work, catalog, twin, torture):
-    """Half of the kills at named points, half after a random time; each goes on where the last one ended."""
+def test_killed_at_every_kind_of_moment(wb, work, catalog, twin, worker, torture):
+    """As many kills at named points as after a random time; each goes on where the last one ended."""
     if not torture and (catalog == "postgresql") != (work == "commit"):
         pytest.skip("in make torture")
-    seed = random.randrange(10**6)
+    seed, wanted = random.randrange(10**6), 50 if torture else 1
     dice, other, done, late = random.Random(seed), twin(work), 0, 0
     prepare(wb)
-    rounds, steps = (100, 12) if torture else (2, 4)
-    for number in range(rounds):
-        if number % 2:
-            process = run(wb.root, work, done, steps, wait=False)
-            first = until(lambda p=process: p.stdout.readline())
-            time.sleep(dice.random() * 1.5)
-            kill_group(process)
-            told = acknowledged(first + process.stdout.read())
+    kills, rounds = Counter(), 0
+    while kills.total() < 2 * wanted:
+        rounds, words = rounds + 1, (str(wb.root), work, done)
+        assert rounds < 4 * wanted + 20, kills
+        if 2 * kills["random"] <= kills.total():
+            place = "random"
+            at_random(worker, words, dice)
         else:
-            point = f"{dice.choice(POINTS[work])}:{dice.randrange(1, steps + 1)}"
-            code, out, err = run(wb.root, work, done, steps, MLWORKBENCH_CRASH=point)
-            assert code in (0, -signal.SIGKILL), err
-            told = acknowledged(out)
+            place = dice.choice(POINTS[work])
+            at_point(worker, words, place, dice)
+        code, told, err = worker.end()
+        assert code in (0, -signal.SIGKILL), err
+        kills[place] += code != 0
         assert told == [str(done + i) for i in range(len(told))]
         found = judged(wb.root, other, done + len(told))
         late += found - done - len(told)
         done = found
     print(
-        f"kills {work:9} {catalog:10} seed {seed:6} kills {rounds:4} steps {done:5} done but not told {late:3}"
+        f"kills {work:9} {catalog:10} seed {seed:6} steps {done:5} done but not told {late:3} at "
+        + ", ".join(f"{place} {kills[place]}" for place in ["random", *POINTS[work]])
     )
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("work", WORKS)
 def test_power_cut_at_every_kind_of_moment(wb, work, twin, torture, tmp_path):
     """What was not fsynced is gone, or in every second cut partly there; the next step works."""

@@ -48,7 +48,8 @@ def test_incremental_equals_full_after_any_change(rows, kind, rng, added):
     )
     span = CON.execute('SELECT min("_mlw_us"), max("_mlw_us") FROM touched').fetchone()
     span = tuple(edge or 0 for edge in span)
-    found = CON.execute(touched_view_sql(view, "t", "touched", span)).fetchall()
+    timed = '(SELECT *, epoch_us("at") AS "_mlw_us" FROM t)'
+    found = CON.execute(touched_view_sql(view, timed, "touched", span)).fetchall()
     again = {row[0]: dict(zip(names, row, strict=True)) for row in found}
     assert len(again) == len(found)
     gone = {i for i, _ in changed}

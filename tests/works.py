@@ -1,7 +1,9 @@
 """Work that tests kill: numbered steps, the same in every workbench, so that a twin says what each step leaves."""
 
+import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +12,14 @@ from mlworkbench.core.settings import Workbench, open_workbench
 from mlworkbench.data.features import FeatureView, count, mean, total
 from mlworkbench.data.history import tag
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import declare_roles, lake_cursor, quoted, sql, write_lake
+from mlworkbench.data.lake import (
+    declare_roles,
+    lake_cursor,
+    quoted,
+    snapshot_number,
+    sql,
+    write_lake,
+)
 from mlworkbench.data.refreshing import refresh
 from mlworkbench.data.upkeep import compact, expire
 
@@ -110,21 +119,45 @@ def state(wb: Workbench) -> str:
     held = {name: _rows(wb, name) for name in names if name != "predictions"}
     broken = 'SELECT table_name, line, reason, "row" FROM mlw_quarantine ORDER BY ALL'
     sources = "SELECT table_name, sha256, rows FROM mlw_sources ORDER BY ALL"
-    with_tag = sql(
-        "SELECT count(h), sum(h::HUGEINT) FROM (SELECT hash(p) AS h FROM pay p)", at="kept", wb=wb
-    )
-    parts = (
-        held,
-        con.execute(broken).fetchall(),
-        con.execute(sources).fetchall(),
-        with_tag.fetchall(),
-    )
-    return repr(parts)
+    past = f"(SELECT hash(pay) AS h FROM pay AT (VERSION => {snapshot_number('kept', wb)}))"
+    queries = (broken, sources, f"SELECT count(h), sum(h::HUGEINT) FROM {past}")
+    return repr((held, *(con.execute(query).fetchall() for query in queries)))
 
 
-if __name__ == "__main__":  # python works.py FOLDER WORK FIRST STEPS
-    folder, work, first, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    bench = open_workbench(Path(folder))
+def take(folder: str, work: str, first: int, steps: int) -> None:
+    """Take some steps, and say each one once it is done."""
+    wb = open_workbench(Path(folder))
     for number in range(first, first + steps):
-        WORKS[work](bench, number)
+        WORKS[work](wb, number)
         os.write(1, f"done {number}\n".encode())
+
+
+def serve() -> None:
+    """Take steps in processes forked from this one, which has imported everything: a line of JSON asks for one.
+
+    Answers with the process's id, which stays its own until an empty line asks for the exit code.
+    """
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if not (child := os.fork()):
+            os.setsid()
+            for target, name in zip((1, 2), asked["files"], strict=True):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), target)
+            os.environ |= asked["environment"]
+            code = 1
+            try:
+                take(*asked["words"])
+                code = 0
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            os._exit(code)
+        os.write(1, f"{child}\n".encode())
+        sys.stdin.readline()
+        os.write(1, f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
+
+
+if __name__ == "__main__":  # python works.py [FOLDER WORK FIRST STEPS]
+    if sys.argv[1:]:
+        take(*sys.argv[1:3], *map(int, sys.argv[3:5]))
+    else:
+        serve()

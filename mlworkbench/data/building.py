@@ -176,6 +176,10 @@ def _lake_tables(wb: Workbench | None) -> dict[str, list[str]]:
     return dict(lake_cursor(wb).execute(query).fetchall())
 
 
+def _is_table(name: str, wb: Workbench | None) -> bool:
+    return name.lower() in {known.lower() for known in _lake_tables(wb)}
+
+
 # %% ../../nbs/2_data/09_building.ipynb #cfee7bf7
 def view_below(view: FeatureView, wb: Workbench | None = None) -> FeatureView | None:
     """Give the declared view whose table a view reads, if it reads one.
@@ -213,12 +217,11 @@ def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
     if said.label and said.label.lower() not in {name.lower() for name in view.late}:
         seconds = int(said.delay / dt.timedelta(seconds=1))
         check_late(view, {said.label: f"{seconds} seconds" if seconds else ""})
-    taken = view.name.lower() in {name.lower() for name in _lake_tables(wb)}
     reserved = view.name.lower() == "predictions" or view.name.lower().startswith("mlw_")
     if (
         reserved
         or view.name.lower() == view.table.lower()
-        or (taken and not _is_built(view.name, wb))
+        or (not _is_built(view.name, wb) and _is_table(view.name, wb))
     ):
         raise UserError(
             f"'{view.name}' is {'reserved' if reserved else 'a table already'}, no built view",
@@ -278,7 +281,7 @@ def build(
     wb, tell = open_workbench(wb), progress or silent
     view = find_view(view, table, wb)
     below = view_below(view, wb)
-    if below and below.name.lower() not in {name.lower() for name in _lake_tables(wb)}:
+    if below and not _is_table(below.name, wb):
         build(below, wb)
     check_build(view, at, wb)
     tell(0.0, f"computing {view.name} over {view.table}")

@@ -471,9 +471,10 @@ def lake_files(wb: Workbench | None = None) -> set[str]:
 # %% ../../nbs/2_data/01_lake.ipynb #8ab93867
 @dataclass
 class Write:
-    """A lake transaction: its connection, and after the block the snapshot it made (None if nothing changed)."""
+    """A lake transaction: its connection, the snapshot before, and after the block the one it made (None if nothing changed)."""
 
     con: duckdb.DuckDBPyConnection
+    before: int
     snapshot: int | None = None
 
 
@@ -538,7 +539,7 @@ def _begin(kept: duckdb.DuckDBPyConnection) -> tuple[duckdb.DuckDBPyConnection, 
 def _transaction(
     con: duckdb.DuckDBPyConnection, before: int, message: str, wb: Workbench, still_ours: Callable
 ) -> Iterator[Write]:
-    write, mark, asked, sent = Write(con), secrets.token_hex(8), False, False
+    write, mark, asked, sent = Write(con, before), secrets.token_hex(8), False, False
     extra = json.dumps({"run": os.environ.get("MLWORKBENCH_RUN"), "commit": mark})
     try:
         said = [actor(wb), message, extra]

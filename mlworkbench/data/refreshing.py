@@ -25,31 +25,31 @@ from mlworkbench.data.building import (
 )
 from .computing import computed
 from .features import FeatureView, definition_hash
-from .lake import lake_cursor, quoted, snapshots, table_columns, write_lake
+from .lake import lake_cursor, quoted, snapshots, write_lake
 from .scratch import scratch_folder
 from .touched import reaches, touched_sql, touched_view_sql
 
 
 # %% ../../nbs/2_data/10_refreshing.ipynb #0026c0d4
-def _built_before(view: FeatureView, wb: Workbench) -> tuple[sa.Row | None, int]:
-    """Give the record of the last build if it can be continued, else None, and the source's newest snapshot."""
+def _built_before(view: FeatureView, wb: Workbench) -> tuple[sa.Row | None, int, int]:
+    """Give the record of the last build if it can be continued, else None, and the newest snapshot of the source and of all."""
     history = snapshots(wb=wb)
     changed = {
         t: [s["snapshot"] for s in history if t in s["tables"]] for t in (view.table, view.name)
     }
-    newest = changed[view.table][-1]
+    newest, head = changed[view.table][-1], history[-1]["snapshot"]
     with reading(wb) as db:
         query = sa.select(built_views).where(built_views.c.name == view.name)
         row = db.execute(query.order_by(built_views.c.snapshot.desc())).first()
     if row is None or row.definition_sha256 != definition_hash(view):
-        return None, newest
+        return None, newest, head
     mine, kept = changed[view.name], {s["snapshot"] for s in history}
     same = row.source.lower() == view.table.lower() and mine and mine[-1] == row.snapshot
-    whole = set(range(row.source_snapshot, max(kept) + 1)) <= kept
+    whole = set(range(row.source_snapshot, head + 1)) <= kept
     later = newest > row.source_snapshot
     if same and whole and not (later and _made_anew(view.table, row.source_snapshot, wb)):
-        return row, newest
-    return None, newest
+        return row, newest, head
+    return None, newest, head
 
 
 def _made_anew(table: str, since: int, wb: Workbench) -> bool:
@@ -83,29 +83,44 @@ def _since(view: FeatureView, source: str, type_: str, first: int | None, empty:
     return f"(FROM {source} WHERE {late}{f' OR {time} IS NULL' if empty else ''})"
 
 
-def _touch(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int, type_: str):
-    """Make the temporary tables of changed and of touched rows; returns the touched rows' span."""
-    name, key = view.table.replace("'", "''"), quoted(view.key)
+def _changed(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int):
+    """Make the temporary table of changed rows, as they were and as they are; returns what bounds them."""
     used = dict.fromkeys([view.key, view.time, *(c for by in reaches(view) for c in by)])
-    con.execute(  # as they were and as they are
-        f"CREATE TEMP TABLE mlw_changed AS SELECT change_type, {', '.join(map(quoted, used))} FROM "
-        f"lake.table_changes('{name}', {old + 1}, {new})"
+    columns, between = ", ".join(map(quoted, used)), f"'{_text(view.table)}', {old + 1}, {new}"
+    con.execute(
+        f'CREATE TEMP TABLE mlw_changed AS SELECT false AS "_mlw_was", {columns} FROM lake.table_insertions({between}) '
+        f"UNION ALL SELECT true, {columns} FROM lake.table_deletions({between})"
     )
-    us = f"epoch_us({quoted(view.time)})"
-    bounds = f"SELECT min({us}), count(*) > count({us}) FROM mlw_changed"
-    first, empty = con.execute(bounds).fetchone()
+    time = quoted(view.time)
+    bounds = (
+        f"SELECT any_value(typeof({time})), min(epoch_us({time})), count(*) > count({time}), count(*) "
+        "FROM mlw_changed"
+    )
+    return con.execute(bounds).fetchone()
+
+
+def _touch(con: duckdb.DuckDBPyConnection, view: FeatureView, old: int, new: int) -> tuple:
+    """Make the temporary tables of touched rows and of keys to take out; returns the time's type, and the touched rows' span and number."""
+    type_, first, empty, changed = _changed(con, view, old, new)
+    key, us = quoted(view.key), f"epoch_us({quoted(view.time)})"
     source = _since(view, f"{quoted(view.table)} AT (VERSION => {new})", type_, first, empty)
-    con.execute(f'CREATE TEMP TABLE mlw_later AS SELECT *, {us} AS "_mlw_us" FROM {source}')
-    touched = touched_sql(view, "mlw_later", "mlw_changed")
-    rows = f"FROM mlw_later WHERE {key} IN ({touched})"
-    con.execute(f"CREATE TEMP TABLE mlw_touched AS {rows}")
-    con.execute("DROP TABLE mlw_later")
-    span = 'SELECT min("_mlw_us"), max("_mlw_us"), count(*), count(*) > count("_mlw_us") FROM mlw_touched'
-    gone = (
-        f"SELECT count(*) FROM (SELECT {key} FROM mlw_changed WHERE change_type <> 'insert' "
-        f"UNION SELECT {key} FROM mlw_touched WHERE {key} NOT IN (SELECT {key} FROM mlw_changed))"
+    made = f'CREATE TEMP TABLE mlw_later AS SELECT *, {us} AS "_mlw_us" FROM {source}'
+    if con.execute(made).fetchone()[0] <= changed:
+        con.execute("ALTER TABLE temp.mlw_later RENAME TO mlw_touched")
+    else:
+        touched = touched_sql(view, "mlw_later", "mlw_changed")
+        rows = f"FROM mlw_later WHERE {key} IN ({touched})"
+        con.execute(f"CREATE TEMP TABLE mlw_touched AS {rows}; DROP TABLE temp.mlw_later")
+    con.execute(
+        f'CREATE TEMP TABLE mlw_gone AS SELECT {key} FROM mlw_changed WHERE "_mlw_was" '
+        f"UNION SELECT {key} FROM mlw_touched WHERE {key} NOT IN (SELECT {key} FROM mlw_changed)"
     )
-    return *con.execute(span).fetchone(), con.execute(gone).fetchone()[0]
+    span = 'SELECT min("_mlw_us"), max("_mlw_us"), count(*), count(*) > count("_mlw_us") FROM mlw_touched'
+    return type_, *con.execute(span).fetchone()
+
+
+def _text(name: str) -> str:
+    return name.replace("'", "''")
 
 
 # %% ../../nbs/2_data/10_refreshing.ipynb #2486eed3
@@ -113,21 +128,21 @@ def _recomputed(
     view: FeatureView, old: int, new: int, folder: Path, wb: Workbench
 ) -> tuple[int, str, str]:
     """Compute the touched rows; returns how many, and SQL of the rows to put in and the keys to take out."""
-    con, types = lake_cursor(wb), table_columns(view.table, wb=wb)
-    type_ = next(t for name, t in types.items() if name.lower() == view.time.lower())
-    first, last, touched, empty, gone = _touch(con, view, old, new, type_)
-    key = quoted(view.key)
-    keys = (
-        f"SELECT {key} FROM mlw_changed WHERE change_type <> 'insert' "
-        f"UNION SELECT {key} FROM mlw_touched WHERE {key} NOT IN (SELECT {key} FROM mlw_changed)"
-    )
-    out = computed(con, view, keys, folder / "gone.parquet") if gone else ""
+    con = lake_cursor(wb)
+    type_, first, last, touched, empty = _touch(con, view, old, new)
+    gone = con.execute("SELECT count(*) FROM mlw_gone").fetchone()[0]
+    out = computed(con, view, "FROM mlw_gone", folder / "gone.parquet") if gone else ""
+    if not touched:
+        return 0, "", out
     lengths = reaches(view).values()
     back = None if None in lengths or first is None else first - max(lengths, default=0)
     source = _since(view, f"{quoted(view.table)} AT (VERSION => {new})", type_, back, empty)
-    query = touched_view_sql(view, source, "mlw_touched", (first or 0, last or 0))
-    rows = computed(con, view, query, folder / "rows.parquet") if touched else ""
-    return touched, rows, out
+    seen = (c for f in view.features if f.kind != "expression" for c in (*f.by, f.column) if c)
+    columns = ", ".join(map(quoted, dict.fromkeys([view.key, view.time, *seen])))
+    us = f"epoch_us({quoted(view.time)})"
+    con.execute(f'CREATE TEMP TABLE mlw_rows AS SELECT {columns}, {us} AS "_mlw_us" FROM {source}')
+    query = touched_view_sql(view, "mlw_rows", "mlw_touched", (first or 0, last or 0))
+    return touched, computed(con, view, query, folder / "rows.parquet"), out
 
 
 # %% ../../nbs/2_data/10_refreshing.ipynb #9b7155f3
@@ -164,7 +179,7 @@ def refresh(
         refresh(below, wb)
     check_build(view, None, wb)
     for _ in range(10):
-        before, newest = _built_before(view, wb)
+        before, newest, head = _built_before(view, wb)
         if before is None:
             built = build(view, wb, progress=progress)
             return built | {"recomputed": built["rows"]}
@@ -173,7 +188,7 @@ def refresh(
         if newest == before.source_snapshot:
             return built | {"rows": before.rows, "recomputed": 0}
         tell(0.0, f"what changed in {view.table}")
-        done = _exchanged(view, before, newest, wb)
+        done = _exchanged(view, before, newest, head, wb)
         if done is not None:
             snapshot, rows, touched = done
             built |= {"snapshot": snapshot or before.snapshot, "rows": rows}
@@ -185,7 +200,7 @@ def refresh(
 
 
 def _exchanged(
-    view: FeatureView, before: sa.Row, newest: int, wb: Workbench
+    view: FeatureView, before: sa.Row, newest: int, head: int, wb: Workbench
 ) -> tuple[int | None, int, int] | None:
     """Exchange the touched rows of a view's table: snapshot, rows, how many; None when others were faster."""
     name, key = quoted(view.name), quoted(view.key)
@@ -193,7 +208,7 @@ def _exchanged(
         touched, rows, gone = _recomputed(view, before.source_snapshot, newest, folder, wb)
         message = f"feature view {view.name} from {view.table}, what changed"
         with write_lake(message, wb=wb) as write:
-            if _built_before(view, wb)[0] != before:
+            if write.before != head and _built_before(view, wb)[0] != before:
                 return None
             out = f"DELETE FROM {name} WHERE {key} IN ({gone})"
             left = write.con.execute(out).fetchone()[0] if gone else 0

@@ -262,7 +262,7 @@ def _counted_table(view: FeatureView, number: int, mine: Placed, source: str) ->
     """Write the table of an entity's windows that count rows, over the touched entities."""
     by = ", ".join(map(quoted, next(iter(mine.values())).by))
     features = tuple(dataclasses.replace(f, name=f"_mlw_f{i}") for i, f in mine.items())
-    some = f'(SELECT s.* FROM {source} s SEMI JOIN "_mlw_touched" USING ({by}))'
+    some = f'(SELECT s.* EXCLUDE ("_mlw_us") FROM {source} s SEMI JOIN "_mlw_touched" USING ({by}))'
     inner = view_sql(dataclasses.replace(view, features=features, late={}), some)
     names = ", ".join(f'"_mlw_f{i}"' for i in mine)
     return f'"_mlw_r{number}" AS (\nSELECT {quoted(view.key)} AS "_mlw_key", {names} FROM (\n{inner}\n)\n)'
@@ -277,10 +277,9 @@ def touched_view_sql(view: FeatureView, source: str, touched: str, span: Span) -
     view : FeatureView
         The view.
     source : str
-        SQL that names all rows.
+        A table of all rows, with ``_mlw_us``, their time in microseconds. It is read several times.
     touched : str
-        SQL that names the rows to compute, as in the source and with ``_mlw_us``, their time in
-        microseconds.
+        SQL that names the rows to compute, as in the source.
     span : tuple of int
         The first and the last time of the touched rows, in microseconds.
 
@@ -313,11 +312,10 @@ def touched_view_sql(view: FeatureView, source: str, touched: str, span: Span) -
         plain = feature.kind == "expression" and feature.sql == quoted(feature.name)
         value = f"a.{feature.sql}" if plain else values.get(i, f"({feature.sql}\n)")
         outputs.append(f"{value} AS {quoted(feature.name)}")
-    return _assembled(view, source, touched, tables, joins, outputs)
+    return _assembled(source, touched, tables, joins, outputs)
 
 
 def _assembled(
-    view: FeatureView,
     source: str,
     touched: str,
     tables: list[str],
@@ -326,8 +324,7 @@ def _assembled(
 ) -> str:
     between, lines = ",\n  ", "\n"
     return (
-        f'WITH "_mlw_rows" AS (\n  SELECT *, epoch_us({quoted(view.time)}) AS "_mlw_us" FROM {source}\n),\n'
-        f'"_mlw_touched" AS (\n  FROM {touched}\n)'
+        f'WITH "_mlw_rows" AS NOT MATERIALIZED (\n  FROM {source}\n),\n"_mlw_touched" AS (\n  FROM {touched}\n)'
         + "".join(f",\n{table}" for table in tables)
         + f'\nSELECT\n  {between.join(outputs)}\nFROM "_mlw_touched" a\n{lines.join(joins)}'
     )
