@@ -276,8 +276,9 @@ class _Server:
 def _be_copied(link: socket.socket, names: list[str]) -> None:
     """Import the libraries, and follow orders until nobody gives any."""
     gc.disable()
-    begun = time.time_ns()
+    begun, room = time.time_ns(), _room_in_one_piece()
     missing, watched = isolation.preload(names), watched_files()
+    del room
     edited = {f for f, (at, _) in watched.items() if begun <= at <= time.time_ns()}
     watched.update(dict.fromkeys(edited, (0, 0)))  # which version was imported? neither
     pools: object = None
@@ -618,6 +619,12 @@ def serve(handle: int, path: str, names: list[str], idle: float) -> None:
 
 
 # %% ../../nbs/3_execution/05_forkserver.ipynb #5c1d0e7b
+def _room_in_one_piece(size: int = 192 << 20) -> list[bytes]:
+    """Have Python take memory for small objects; it keeps it while what is returned is held."""
+    small = [bytes(400) for _ in range(size // 400)]
+    return small[:: (1 << 20) // 500]  # one or two in each of Python's pieces of 1 MB
+
+
 _LARGE, _JOIN = 1 << 21, 25  # MADV_COLLAPSE of madvise(2)
 
 
