@@ -121,7 +121,7 @@ def processor_seconds(pool, work) -> float:
     from mlworkbench.execution.limits import cpu_seconds
     from mlworkbench.execution.provisioner import status
 
-    pids = [os.getpid(), *(s.pid for s in status()), *pool._processes]
+    pids = [os.getpid(), *(p for s in status() for p in (s.pid, s.original)), *pool._processes]
     before = cpu_seconds(pids)
     work()
     return cpu_seconds(pids) - before

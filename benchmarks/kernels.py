@@ -93,7 +93,7 @@ def main() -> None:
     (server,) = status()
     private = [
         line
-        for line in Path(f"/proc/{server.pid}/smaps_rollup").read_text().splitlines()
+        for line in Path(f"/proc/{server.original}/smaps_rollup").read_text().splitlines()
         if line.startswith(("Rss", "Pss:"))
     ]
     out.write(f"server: {server.threads} thread, {server.forks} forks, {'; '.join(private)}\n")

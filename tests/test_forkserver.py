@@ -145,7 +145,7 @@ def test_a_kernel_is_forked_with_the_libraries_at_hand(place):
         assert ask("'numpy' in sys.modules", "import sys")
         (server,) = status()
         assert server.kernels == (ask.provisioner.pid,) and server.threads == 1
-        assert ask("os.getppid()", "import os") == server.pid
+        assert ask("os.getppid()", "import os") == server.original
         assert ask("os.getsid(0) == os.getpgrp() == os.getpid()")
 
 
@@ -165,7 +165,7 @@ def test_papermill_and_nbclient_need_nothing_special(place, tmp_path):
     )
     assert [o.output_type for o in done.cells[-1].outputs] == ["stream", "execute_result"]
     assert done.cells[-1].outputs[0].text == "7\n"
-    assert run("import os\nprint(os.getppid())")[0].text.strip() == str(status()[0].pid)
+    assert run("import os\nprint(os.getppid())")[0].text.strip() == str(status()[0].original)
 
 
 def test_all_libraries_without_a_thread_and_each_of_them_works(place, monkeypatch):
@@ -342,7 +342,7 @@ def findings(place) -> set[str]:
         with kernel(env=env, cwd=str(place / "work")) as ask:
             held = {
                 os.readlink(f)
-                for f in Path(f"/proc/{status()[0].pid}/fd").iterdir()
+                for f in Path(f"/proc/{status()[0].original}/fd").iterdir()
                 if f.is_symlink()
             }
             told = ask(
@@ -397,7 +397,7 @@ LEAKS = {
     "folder": "os_chdir = os.chdir\nos.chdir = lambda to: None",
     "temporary": "tempfile.tempdir = '/tmp'\nisolation._own_environment = lambda env, cwd: (os.environ.clear(), os.environ.update(env), os.chdir(cwd))",
     "temporary files": "isolation.leave = os._exit",
-    "sockets": "forkserver._let_go = lambda server: None",
+    "sockets": "forkserver._let_go = lambda link: None",
     "open files": "kept = open(__file__)",
     "figures": "import matplotlib.pyplot as plt\nplt.figure()",
     "path": "sys.path.append('/left')",
@@ -538,6 +538,16 @@ def test_a_killed_server_is_replaced_and_its_kernels_live_on(place):
     assert process.poll() is not None
 
 
+def test_a_server_whose_original_is_killed_is_replaced(place):
+    with kernel() as first:
+        (old,) = status()
+        os.kill(old.original, signal.SIGKILL)
+        assert gone(old.pid)
+        assert first("1 + 1") == 2
+        with kernel() as second:
+            assert status()[0].pid != old.pid and second("1 + 1") == 2
+
+
 def test_a_stopped_server_makes_no_second_kernel(place):
     """A client that gave up waiting has an ordinary kernel; the forked one must never start."""
     with kernel():
@@ -611,7 +621,7 @@ def test_two_who_start_at_once_share_one_server(place):
     assert server.forks >= 4
     assert {p.pid for p in running} <= {
         server.pid,
-        *(c.pid for c in psutil.Process(server.pid).children()),
+        *(c.pid for c in psutil.Process(server.pid).children(recursive=True)),
     }
 
 
@@ -675,10 +685,12 @@ def test_nothing_is_left_behind(place, torture):
 
     def state() -> tuple:
         mine, its = psutil.Process(), psutil.Process(server.pid)
-        assert until(lambda: len(its.children()) == 1), "the spare, and nothing else"
+        original = psutil.Process(server.original)
+        assert until(lambda: len(its.children(recursive=True)) == 2), "it and the spare, no more"
         return (
             len(its.children(recursive=True)),
             its.num_fds(),
+            original.num_fds(),
             mine.num_fds(),
             len(mine.children(recursive=True)),
             its.num_threads(),

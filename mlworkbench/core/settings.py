@@ -21,6 +21,7 @@ __all__ = [
 
 # %% ../../nbs/1_core/02_settings.ipynb #dc0c6429
 import configparser
+import functools
 import getpass
 import importlib.util
 import os
@@ -191,8 +192,10 @@ SETTINGS = (
     ),
 )
 
-
 # %% ../../nbs/1_core/02_settings.ipynb #c60bdf76
+_DEFAULTS = {(s.section, s.name): s.default for s in SETTINGS}
+
+
 @dataclass(frozen=True)
 class Workbench:
     """A folder with a ``settings.ini``.
@@ -210,15 +213,14 @@ class Workbench:
 
     def setting(self, section: str, name: str) -> str:
         """The text of a setting, from the file or its default."""
-        defaults = {(s.section, s.name): s.default for s in SETTINGS}
-        return self.values.get((section, name), defaults[section, name])
+        return self.values.get((section, name), _DEFAULTS[section, name])
 
     @property
     def name(self) -> str:
         """What people call this workbench."""
         return self.setting("workbench", "name") or self.root.name
 
-    @property
+    @functools.cached_property
     def files(self) -> Path:
         """Where the folders ``runs`` and ``models`` are; a team's may be elsewhere than the settings."""
         return (self.root / self.setting("workbench", "files")).resolve()

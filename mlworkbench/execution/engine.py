@@ -38,6 +38,7 @@ from mlworkbench.execution.limits import (
     CANCEL,
     Stopped,
     Watch,
+    cell_at_work,
     end_tree,
     replace_file,
     run_limits,
@@ -345,8 +346,9 @@ def _execute(
         guard.over.set()
         guard.join(5)
         if client.peak_memory:
+            at = cell_at_work(run.folder) or {"cell": 1, "cells": 1, "line": ""}
             facts = {"peak_memory": str(client.peak_memory)}
-            replace_file(run.folder / "facts.json", json.dumps(facts))
+            replace_file(run.folder / "progress.json", json.dumps(at | {"facts": facts}))
     if guard.why:
         raise Stopped(guard.why)
 
@@ -460,10 +462,8 @@ def tracked_run(
 def _keep_files(run: Run, wb: Workbench) -> dict:
     """Tidy the folder of a run that ends; what is recorded of it: its files, and what it says of itself."""
     keep_logged(run, wb)
-    marks = {}
-    with contextlib.suppress(OSError, ValueError):
-        marks = json.loads((run.folder / "facts.json").read_text())
-    for name in ("progress.json", "inner.json", "facts.json", CANCEL):
+    marks = (cell_at_work(run.folder) or {}).get("facts", {})
+    for name in ("progress.json", "inner.json", CANCEL):
         (run.folder / name).unlink(missing_ok=True)
     log = run.folder / "kernel.log"
     if log.exists() and not log.stat().st_size:

@@ -23,6 +23,7 @@ from papermill.translators import translate_parameters
 from ..core.errors import WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench
+from .cells import DRAFT, whole_draft
 from .engine import failed_cell, kernel_environment
 from mlworkbench.execution.limits import (
     Stopped,
@@ -31,6 +32,7 @@ from mlworkbench.execution.limits import (
     end_tree,
     replace_file,
     run_limits,
+    write_over,
 )
 from .provisioner import fork
 from .record import Run
@@ -138,7 +140,10 @@ def execute_forked(
     asked |= {"secrets": hidden, "most": limits.output}
     with _at_work(asked, kernel_environment(run, wb, hidden), cwd, spare) as (process, handles):
         watch = Watch(process.pid, run.folder, limits)
-        why = _wait(process, watch, report, stop, handles)
+        try:
+            why = _wait(process, watch, report, stop, handles)
+        finally:
+            _keep_draft(run.folder)
         _keep_log(handles, run.folder / "kernel.log", hidden, limits.output)
     _conclude(run, process, why, "spare" if spare else "forked")
 
@@ -150,9 +155,26 @@ def _ended(process: Any, seconds: float) -> bool:
     return process.returncode is not None
 
 
+def _keep_draft(folder: Path) -> None:
+    """Put the draft in the place of the notebook, when nobody writes it any more."""
+    if whole_draft(folder) is not None:
+        os.replace(folder / DRAFT, folder / "notebook.ipynb")
+    (folder / DRAFT).unlink(missing_ok=True)
+
+
+def _show_draft(folder: Path, seen: int) -> int:
+    """Renew the notebook where its draft is another than was seen; tell which is seen now."""
+    with contextlib.suppress(FileNotFoundError):
+        now = (folder / DRAFT).stat().st_mtime_ns
+        if now != seen and (text := whole_draft(folder)) is not None:
+            replace_file(folder / "notebook.ipynb", text)
+            return now
+    return seen
+
+
 def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
     """Wait for the end; say which limit ended it, or nothing."""
-    ending = 0
+    ending = seen = 0
     while not _ended(process, 0.2):
         if stop is not None and stop.is_set():
             end_tree(process.pid)
@@ -165,12 +187,13 @@ def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list
         for handle in handles:
             if os.fstat(handle).st_size > 64_000_000:
                 os.ftruncate(handle, 0)
+        seen = _show_draft(watch.folder, seen)
         if at := cell_at_work(watch.folder):
             report(
                 (at["cell"] - 1) / at["cells"],
                 f"cell {at['cell']} of {at['cells']}: {at['line'][:40]}",
             )
-        ending += (watch.folder / "outcome.json").exists()
+            ending += "outcome" in at
         if ending > 25:  # all cells are done, and some thread of the notebook's does not end
             end_tree(process.pid)
     return ""
@@ -178,14 +201,9 @@ def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list
 
 def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
     """Read what became of the notebook; raise when it did not end well."""
-    outcome = None
-    with contextlib.suppress(OSError, ValueError):
-        outcome = json.loads((run.folder / "outcome.json").read_text())
-        facts = {"peak_memory": str(outcome["peak"]), "kernel": f"{kind}, without a wire"}
-        replace_file(run.folder / "facts.json", json.dumps(facts))
-    (run.folder / "outcome.json").unlink(missing_ok=True)
+    at = cell_at_work(run.folder) or {"cell": 1}
+    outcome = at.get("outcome")
     if outcome is None:
-        at = cell_at_work(run.folder) or {"cell": 1}
         where = f"in cell {at['cell']}"
         if why == "cancelled":
             raise Stopped(why)
@@ -197,6 +215,8 @@ def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
         raise WorkbenchError(
             f"the kernel died {where} ({name})", "Memory, a crash, or an exit of its own"
         )
+    facts = {"peak_memory": str(outcome["peak"]), "kernel": f"{kind}, without a wire"}
+    write_over(run.folder / "progress.json", json.dumps(at | {"facts": facts}))
     if outcome["left"]:
         raise WorkbenchError(f"the notebook called exit in cell {outcome['left']}")
     if outcome["failed"]:

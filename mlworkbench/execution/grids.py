@@ -43,12 +43,14 @@ def fingerprint(
     path: Path, values: dict, packages: dict[str, str], beside: "dict[str, str] | None" = None
 ) -> str:
     """What makes two runs the same but for their data: SHA-256 of code, parameters, packages."""
-    return _mark(_cells(read_notebook(path)), values, packages, beside or {})
+    return _mark(canonical(_cells(read_notebook(path))), values, canonical(packages), beside or {})
 
 
-def _mark(cells: list[str], values: dict, packages: dict, beside: dict) -> str:
+def _mark(cells: str, values: dict, packages: str, beside: dict) -> str:
+    """The fingerprint from its parts; the large ones, the same for a whole grid, come as text."""
     typed = {k: [type(v).__name__, v] for k, v in values.items()}
-    return hashlib.sha256(canonical([cells, typed, packages, beside]).encode()).hexdigest()
+    text = f"[{cells},{canonical(typed)},{packages},{canonical(beside)}]"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _cells(book: dict) -> list[str]:
@@ -286,8 +288,8 @@ def _failed(line: Line, wb: Workbench) -> dict:
 
 def _lines(notebook: Path, plan: dict, axes: dict, wb: Workbench) -> list[Line]:
     """The runs of a grid, checked, each once."""
-    book, packages, grid, lines = read_notebook(notebook), installed_packages(), new_id(), {}
-    cells = _cells(book)
+    book, grid, lines = read_notebook(notebook), new_id(), {}
+    cells, packages = canonical(_cells(book)), canonical(installed_packages())
     beside = {viewed: code_beside(notebook, {"view": viewed}, wb) for viewed in (True, False)}
     for given in expand_plan(notebook_parameters(book), plan, axes):
         values = job_values(notebook, book, given, wb)

@@ -16,6 +16,7 @@ __all__ = [
     "Stopped",
     "cell_at_work",
     "replace_file",
+    "write_over",
 ]
 
 # %% ../../nbs/3_execution/04_limits.ipynb #57f0914c
@@ -213,3 +214,14 @@ def replace_file(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
+
+
+def write_over(path: Path, text: str) -> None:
+    """Write a text over a file: a tenth of a replacement's price, for readers that can tell half a JSON."""
+    with open(path, "w", encoding="utf-8", opener=_as_it_is) as file:
+        file.write(text)
+        file.truncate()
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)

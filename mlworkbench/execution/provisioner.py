@@ -470,6 +470,8 @@ class ServerStatus:
     ----------
     pid : int
         Its process.
+    original : int
+        The process with the libraries, whose copies the kernels are.
     socket : str
         Where it listens.
     started : float
@@ -479,14 +481,15 @@ class ServerStatus:
     forks : int
         How often it has forked.
     threads : int
-        How many threads it has: 1, or it refuses to fork.
+        How many threads the original has: 1, or it is not copied.
     missing : dict
-        What it could not import, and why.
+        What could not be imported, and why.
     watched : int
         How many files it looks at before each fork.
     """
 
     pid: int
+    original: int
     socket: str
     started: float
     kernels: tuple[int, ...]
