@@ -30,7 +30,6 @@ from nbclient.util import run_sync
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
-from .engine import failed_cell
 from .jobs import prepare_job, run_prepared
 from .limits import Limits, Stopped, Watch, end_tree, replace_file
 from mlworkbench.execution.parked import (
@@ -101,7 +100,7 @@ def hear_out(link: socket.socket, progress: Progress, wb: Workbench) -> Run:
     WorkbenchError
         The run failed, or the holder ended without a word.
     """
-    with link.makefile(encoding="utf-8") as lines:
+    with contextlib.suppress(ConnectionError), link.makefile(encoding="utf-8") as lines:
         for said in map(json.loads, lines):
             if "run" in said:
                 return read_run(said["run"], wb)
@@ -167,23 +166,22 @@ def _give_up(parked: Parked, client: Any, guard: Any, error: str) -> None:
         end_tree(client.km.provisioner.pid)
     elif run_sync(client.km.is_alive)():
         return
-    raise WorkbenchError(f"failed in {error}")
+    raise WorkbenchError(error)
 
 
 # %% ../../nbs/3_execution/10_holder.ipynb #518f799e
 def _hold(order: _Order, run: Run, client: Any, guard: Any, failed: int) -> int:
     """Keep the kernel of a run that failed until it is resumed; the index of the cell to go on from."""
-    error, connection = failed_cell(client.nb) or f"cell {failed + 1}", client.km.connection_file
-    until = time.time() + 60 * order.minutes
-    door_path = Path(connection).with_suffix(".door")
-    parked = Parked(until, platform.node(), failed + 1, connection, str(door_path))
+    until, connection = time.time() + 60 * order.minutes, client.km.connection_file
+    way = Path(connection).with_suffix(".door")
+    parked = Parked(until, platform.node(), failed + 1, connection, str(way))
     file, typed = run.folder / "parked.json", []
-    with _resting(guard, run), _open_door(door_path) as door:
+    with _resting(guard, run), _open_door(way) as door:
         _exit_keeps(client, True)
         replace_file(file, json.dumps(asdict(parked)))
-        record_parked(run, error, order.wb)
+        error = record_parked(run, client.nb, order.wb)
         hint = f"It is {parked.words}: `mlworkbench enter {run.run}` shows its state, `mlworkbench resume {run.run}` goes on"
-        order.answer(error=f"run {run.name} ({run.run}): failed in {error}", hint=hint)
+        order.answer(error=f"run {run.name} ({run.run}): {error}", hint=hint)
         try:
             while (mended := _knock(door, order, client, failed, run)) is None:
                 if new := _typed(client):
@@ -251,7 +249,7 @@ if os.fork():
     os._exit(0)
 os.setsid()
 sys.path[:] = [p for p in sys.path if p]
-from mlworkbench.execution.parked import be_holder
+from mlworkbench.execution.holder import be_holder
 be_holder(int(sys.argv[1]))
 """
 

@@ -22,6 +22,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from papermill.iorw import load_notebook_node
@@ -31,6 +32,7 @@ from ..core.audit import record_event
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench
 from ..core.store import facts, now, runs, writing
+from .engine import failed_cell
 from .journal import log_file
 from .parameters import read_notebook
 from .record import Run, keep_code
@@ -160,8 +162,9 @@ def mended_notebook(
     for number, old in enumerate(done):
         place = code[number] if number < len(code) else len(nb.cells)
         if place == len(nb.cells) or redact(nb.cells[place].source, secrets) != old.source:
+            begins = old.source.strip().splitlines()[:1]
             raise UserError(
-                f"cell {place + 1} of {path.name} has changed, and it ran before the one that failed"
+                f"cell {place + 1} ({''.join(begins)[:40]}) has changed in {path.name}, and it ran before the one that failed"
             )
         nb.cells[place] = old
     start = code[len(done)] if len(done) < len(code) else len(nb.cells)
@@ -182,19 +185,21 @@ def _as_new(cells: list, start: int, secrets: tuple[str, ...]) -> dict[int, str]
 
 
 # %% ../../nbs/3_execution/09_parked.ipynb #7b81b153
-def record_parked(run: Run, error: str, wb: Workbench) -> None:
-    """Record that a run has failed, and that its kernel waits.
+def record_parked(run: Run, notebook: Any, wb: Workbench) -> str:
+    """Record that a run has failed, and that its kernel waits; why it failed.
 
     Raises
     ------
     WorkbenchError
         The run was closed already.
     """
+    error = f"failed in {failed_cell(notebook)}"
     with writing(wb) as db:
         mine = runs.update().where(runs.c.run == run.run, runs.c.state == "running")
-        done = db.execute(mine.values(state="parked", error=f"failed in {error}", ended=now()))
+        done = db.execute(mine.values(state="parked", error=error, ended=now()))
     if not done.rowcount:
         raise WorkbenchError(f"run {run.run} has been closed by somebody else", "Run it again")
+    return error
 
 
 def record_resumed(
