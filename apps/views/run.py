@@ -77,9 +77,7 @@ if run.error:
     onwards = "Mend it, and run it again."
     if run.state == "parked":
         onwards = f"Its kernel waits: `mlworkbench enter {run.run}` opens its state, `mlworkbench resume {run.run}` goes on with the mended notebook."
-    st.error(
-        f"**{as_markdown(run.error)}**  \nThe notebook below stops at that cell. {onwards}"
-    )
+    st.error(f"**{as_markdown(run.error)}**  \nThe notebook below stops at that cell. {onwards}")
 if run.kind == "interactive":
     st.info(
         "Interactive: cells may have run in any order. Repeat it from the top with run.as_job(); that run can be registered."

@@ -36,8 +36,8 @@ def enter_run(run: "str | Run", wb: Workbench | None = None) -> None:
     app = _console().instance()
     app.initialize(["--existing", parked.connection])
     app.shell.banner = (
-        f"{found.name} {found.error}\nIt is {parked.words}, and that long after each input. "
-        f"`exit` leaves it; `mlworkbench resume {found.run}` goes on.\n"
+        f"{found.name} {found.error}\nIt is {parked.words}; each input begins that time anew. "
+        f"`exit` leaves it there, `mlworkbench resume {found.run}` goes on.\n"
     )
     app.start()
 

@@ -225,7 +225,9 @@ def record_resumed(
         old = db.execute(sa.select(runs).where(runs.c.run == run.run)).one()
         row = new | {"state": "running", "error": None, "ended": None, "attempt": old.attempt + 1}
         db.execute(runs.update().where(runs.c.run == run.run).values(row))
-        marks = {f"attempt_{old.attempt}": old.error, "resumed": f"from cell {cell}"}
+        waited = (now() - old.ended).total_seconds()
+        marks = {f"attempt_{old.attempt}": old.error}
+        marks["resumed"] = f"from cell {cell}, after {waited:.0f} s parked"
         if typed:
             marks["entered"] = f"before attempt {old.attempt + 1}: {_inputs(typed, secrets)}"
         db.execute(facts.delete().where(facts.c.run == run.run, facts.c.name.in_(list(marks))))
