@@ -208,7 +208,7 @@ def _parked(wb: Workbench) -> Iterator[Finding]:
     for run in list_runs("state = 'parked'", wb=wb):
         said = f"run {run.name} is {state_text(run)} and holds the memory of its kernel"
         yield said, f"mlworkbench resume {run.run}, or mlworkbench cancel {run.run}"
-    if left := left_parked():
+    if left := left_parked(wb):
         said = f"{len(left)} files of parked kernels that are gone lie in {left[0].parent}"
         yield said, _MEND
 
@@ -264,7 +264,7 @@ def mend(wb: Workbench | None = None) -> dict:
     wb = open_workbench(wb)
     sweep(wb)
     with lake_turn(wb):
-        left = _orphans(wb) + left_behind(wb) + left_parked()
+        left = _orphans(wb) + left_behind(wb) + left_parked(wb)
         left += [f for f in (wb.root / "settings.ini.new",) if f.exists()] + _left_by_runs(wb)
         for path in left:
             if path.is_dir():

@@ -105,14 +105,15 @@ def _from_the_start(old: Run, wb: Workbench, progress: Progress) -> Run:
 
 
 # %% ../../nbs/3_execution/13_resuming.ipynb #f56af8b9
-def left_parked() -> list[Path]:
-    """Files in this user's private folder that opened kernels which are gone."""
+def left_parked(wb: Workbench | None = None) -> list[Path]:
+    """Files in this user's private folder that opened kernels of a workbench which are gone."""
+    wb = open_workbench(wb)
     folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
     left: list[Path] = []
     for file in sorted((folder / "parked").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            said = json.loads(file.read_text())
-            if not _answers(f"{said['ip']}-{said['shell_port']}"):
+            said, ours = json.loads(file.read_text()), (wb.files / "runs" / file.stem).is_dir()
+            if ours and not _answers(f"{said['ip']}-{said['shell_port']}"):
                 left += [file, file.with_suffix(".door"), *folder.glob(f"{file.stem}-*")]
     return [f for f in left if f.exists()]
 
