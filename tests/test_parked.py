@@ -17,6 +17,8 @@ import mlworkbench as mw
 from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
+from mlworkbench.desk.cli import cli
+from mlworkbench.desk.commands import run_command
 from mlworkbench.desk.examining import doctor, mend
 from mlworkbench.execution.again import cancel_run, rerun, run_source
 from mlworkbench.execution.parked import read_parked
@@ -55,6 +57,13 @@ def settings(wb, **values: str):
         text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
     (wb.root / "settings.ini").write_text(text)
     return open_workbench(wb.root)
+
+
+def command(wb, capsys, *words: str) -> tuple[int, str, str]:
+    """The command line in this process: its code, and what it says."""
+    capsys.readouterr()
+    code = run_command(cli, [*words, "--workbench", str(wb.root)])
+    return code, *capsys.readouterr()
 
 
 @contextlib.contextmanager
@@ -139,11 +148,11 @@ def test_a_resumed_run_is_registered_once_a_whole_one_came_out_the_same(wb, touc
     assert mw.register(run, "m", wb=wb).run == run.run
 
 
-def test_a_changed_cell_before_the_failed_one_is_refused_and_cancel_ends_the_kernel(wb):
+def test_a_changed_cell_before_the_failed_one_is_refused_and_cancel_ends_the_kernel(wb, capsys):
     child = "import subprocess\nchild = subprocess.Popen(['sleep', '600'])"
     run = park(wb, "loaded = 1", child, "1 / 0")
     notebook(wb, "loaded = 1", child + "  # mended", "1 / 1")
-    code, out, err = mlworkbench("resume", run.run, "--json", cwd=wb.root)
+    code, out, err = command(wb, capsys, "resume", run.run, "--json")
     assert code == 2 and "cell 2 (import subprocess) has changed" in json.loads(out)["error"]
     assert "rerun" in err
     with entered(run) as client:
@@ -208,7 +217,7 @@ def test_limits_hold_in_what_is_resumed_but_not_while_it_waits(wb):
     assert not json.loads((run.folder / "notebook.ipynb").read_text())["cells"][1]["outputs"]
 
 
-def test_the_command_returns_at_once_and_takes_the_run_along_when_it_is_killed(wb):
+def test_the_command_returns_at_once_and_takes_the_run_along_when_it_is_killed(wb, capsys):
     said = "import os, time\nwith open('pid', 'w') as f:\n    print(os.getpid(), file=f)\n"
     notebook(wb, "loaded = 1", said + "time.sleep(600)")
     process = mlworkbench("run", "long.ipynb", "--park", "30", cwd=wb.root, wait=False)
@@ -221,12 +230,13 @@ def test_the_command_returns_at_once_and_takes_the_run_along_when_it_is_killed(w
     finally:
         kill(process)
     notebook(wb, "loaded = 1", "1 / 0")
-    code, _, err = mlworkbench("run", "long.ipynb", "--park", "30", cwd=wb.root)
+    code, _, err = command(wb, capsys, "run", str(wb.root / "long.ipynb"), "--park", "30")
     run = list_runs(wb=wb)[-1]
     try:
         assert code == 1 and f"mlworkbench resume {run.run}" in err
-        code, out, _ = mlworkbench("enter", run.run, "--json", cwd=wb.root)
+        _, out, _ = command(wb, capsys, "enter", run.run, "--json")
         assert json.loads(out)["connection"] == read_parked(run).connection
-        assert "parked until" in mlworkbench("runs", cwd=wb.root)[1]
+        assert "parked until" in command(wb, capsys, "runs")[1]
+        assert f"mlworkbench enter {run.run}" in command(wb, capsys, "show", run.run)[1]
     finally:
         cancel_run(run, seconds=60, wb=wb)

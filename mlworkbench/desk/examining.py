@@ -31,7 +31,7 @@ from mlworkbench.core.store import (
 from ..data.lake import data_path, lake_cursor, lake_files, lake_turn
 from ..data.scratch import left_behind
 from ..execution.parked import state_text
-from ..execution.record import list_runs, sweep
+from ..execution.record import read_runs, sweep
 from ..execution.resuming import left_parked
 from ..registry.promotion import verify_audit
 
@@ -205,7 +205,9 @@ def _runs(wb: Workbench) -> Iterator[Finding]:
 
 def _parked(wb: Workbench) -> Iterator[Finding]:
     """Kernels that wait for somebody, and what is left of those whose holder was killed."""
-    for run in list_runs("state = 'parked'", wb=wb):
+    with reading(wb) as db:
+        waiting = db.scalars(sa.select(runs.c.run).where(runs.c.state == "parked")).all()
+    for run in read_runs(list(waiting), wb):
         said = f"run {run.name} is {state_text(run)} and holds the memory of its kernel"
         yield said, f"mlworkbench resume {run.run}, or mlworkbench cancel {run.run}"
     if left := left_parked(wb):
