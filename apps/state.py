@@ -274,7 +274,9 @@ def run_frame(where: str, sort: str) -> pd.DataFrame:
     """Runs as a frame, with how far the running ones are just now."""
     stamp = work_stamp(workbench())
     frame = _frame(stamp, where, sort)
-    live = {r.run: state_words(r) for r in _runs(stamp, where, sort) if r.state == "running"}
+    live = {
+        r.run: state_words(r) for r in _runs(stamp, where, sort) if r.state in ("running", "parked")
+    }
     if live:
         frame = frame.copy()
         frame.loc[list(live), "state"] = list(live.values())

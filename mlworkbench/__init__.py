@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
     from mlworkbench.desk.starting import init
-    from mlworkbench.desk.verbs import compare, grid, pipeline, run, score, simulate, tune
+    from mlworkbench.desk.verbs import compare, grid, pipeline, resume, run, score, simulate, tune
     from mlworkbench.execution.catboost_fits import autolog
     from mlworkbench.execution.journal import (
         log_figure,
@@ -61,6 +61,7 @@ _NAMES = {
     "roles": "data.contracts:roles",
     "simulate": "desk.verbs:simulate",
     "run": "desk.verbs:run",
+    "resume": "desk.verbs:resume",
     "grid": "desk.verbs:grid",
     "tune": "desk.verbs:tune",
     "pipeline": "desk.verbs:pipeline",

@@ -74,9 +74,10 @@ if mine:
     held = ", ".join(v.name + (f" ({', '.join(v.aliases)})" if v.aliases else "") for v in mine)
     muted(f"Registered as {held}")
 if run.error:
-    st.error(
-        f"**{as_markdown(run.error)}**  \nThe notebook below stops at that cell. Mend it, and run it again."
-    )
+    onwards = "Mend it, and run it again."
+    if run.state == "parked":
+        onwards = f"Its kernel waits: `mlworkbench enter {run.run}` opens its state, `mlworkbench resume {run.run}` goes on with the mended notebook."
+    st.error(f"**{as_markdown(run.error)}**  \nThe notebook below stops at that cell. {onwards}")
 if run.kind == "interactive":
     st.info(
         "Interactive: cells may have run in any order. Repeat it from the top with run.as_job(); that run can be registered."

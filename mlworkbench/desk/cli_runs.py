@@ -69,13 +69,9 @@ def _metrics_text(run: Any) -> str:
 @with_params
 @click.option("--experiment", help="What the run belongs with; the table's name when not given.")
 @click.option("--name", help="The run's name.")
+@click.option("--park", type=float, metavar="MINUTES", help="Keep its kernel so long if it fails.")
 def run(
-    job: str,
-    pairs: tuple[str, ...],
-    file: str | None,
-    experiment: str | None,
-    name: str | None,
-    wb: Any,
+    job: str, pairs: tuple[str, ...], file: str | None, park: float | None, wb: Any, **about: Any
 ) -> tuple[Any, str]:
     """Run a notebook or a shipped job in a clean kernel, as a tracked run.
 
@@ -83,14 +79,20 @@ def run(
     Examples:
       mlworkbench run train -p table=payments -p target=is_fraud -p depth=8
       mlworkbench run nbs/mine.ipynb -p month=2026-09
+      mlworkbench run nbs/long.ipynb --park 30
     """
     from mlworkbench.core.progress import progress_bar
+    from mlworkbench.execution.holder import run_parked
     from mlworkbench.execution.jobs import run_job
     from mlworkbench.execution.record import run_details
 
     given = given_params(pairs, file)
+    about |= {"wb": wb}
     with progress_bar(job) as progress:
-        found = run_job(job, given, experiment=experiment, name=name, wb=wb, progress=progress)
+        if park is not None:
+            found = run_parked(job, given, park, progress=progress, **about)
+        else:
+            found = run_job(job, given, progress=progress, **about)
     said = run_details(found, wb)["facts"].get("later", "")
     said = f"{found.name} ({found.run}) {found.state}\n{said}".rstrip()
     return found, f"{said}\n{_metrics_text(found)}"
@@ -212,12 +214,13 @@ def runs(where: str, sort: str, wb: Any) -> tuple[Any, str]:
       mlworkbench runs --sort auc
       mlworkbench runs --where "experiment = 'payments' and depth > 4"
     """
+    from mlworkbench.execution.parked import state_text
     from mlworkbench.execution.record import METRICS, list_runs
 
     found = list_runs(where, sort, wb)
     names = [n for n in METRICS if any(n in r.metrics for r in found)]
     rows = [
-        {"run": r.run, "name": r.name, "experiment": r.experiment, "state": r.state}
+        {"run": r.run, "name": r.name, "experiment": r.experiment, "state": state_text(r)}
         | {n: r.metrics.get(n, {}).get("value") for n in names}
         | {"started": r.started}
         for r in found
@@ -240,14 +243,15 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     """
     if code:
         return _code_text(run, wb)
+    from mlworkbench.execution.parked import attempt_lines, state_text
     from mlworkbench.execution.record import get_run, run_details
 
-    found = run_details(run, wb)
+    found, shown = run_details(run, wb), get_run(run, wb=wb)
     lines = [
-        f"{found['name']} ({found['run']}) {found['state']}, {found['kind']}, experiment {found['experiment']}, by {found['actor']}"
+        f"{found['name']} ({found['run']}) {state_text(shown)}, {found['kind']}, experiment {found['experiment']}, by {found['actor']}"
     ]
     lines += [f"error: {found['error']}"] if found["error"] else []
-    lines += ["", _metrics_text(get_run(run, wb=wb)), ""]
+    lines += [*attempt_lines(shown, found["facts"]), "", _metrics_text(shown), ""]
     if found["params"]:
         lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
     if same := found["facts"].get("same_numbers"):

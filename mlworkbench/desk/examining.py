@@ -30,7 +30,9 @@ from mlworkbench.core.store import (
 )
 from ..data.lake import data_path, lake_cursor, lake_files, lake_turn
 from ..data.scratch import left_behind
-from ..execution.record import sweep
+from ..execution.parked import state_text
+from ..execution.record import read_runs, sweep
+from ..execution.resuming import left_parked
 from ..registry.promotion import verify_audit
 
 Finding = tuple[str, str]
@@ -184,6 +186,7 @@ def _held(folder: Path) -> bool:
 
 def _runs(wb: Workbench) -> Iterator[Finding]:
     sweep(wb)
+    yield from _parked(wb)
     if left := _left_by_runs(wb):
         yield f"{len(left)} leftovers of runs that were killed, the first is {left[0]}", _MEND
     with reading(wb) as db:
@@ -198,6 +201,18 @@ def _runs(wb: Workbench) -> Iterator[Finding]:
             )
     for run in sorted(r for r in kept if not (wb.files / "runs" / r).is_dir()):
         yield f"the folder of run {run} is missing", _RESTORE
+
+
+def _parked(wb: Workbench) -> Iterator[Finding]:
+    """Kernels that wait for somebody, and what is left of those whose holder was killed."""
+    with reading(wb) as db:
+        waiting = db.scalars(sa.select(runs.c.run).where(runs.c.state == "parked")).all()
+    for run in read_runs(list(waiting), wb):
+        said = f"run {run.name} is {state_text(run)} and holds the memory of its kernel"
+        yield said, f"mlworkbench resume {run.run}, or mlworkbench cancel {run.run}"
+    if left := left_parked(wb):
+        said = f"{len(left)} files of parked kernels that are gone lie in {left[0].parent}"
+        yield said, _MEND
 
 
 def _audit(wb: Workbench) -> Iterator[Finding]:
@@ -251,7 +266,7 @@ def mend(wb: Workbench | None = None) -> dict:
     wb = open_workbench(wb)
     sweep(wb)
     with lake_turn(wb):
-        left = _orphans(wb) + left_behind(wb)
+        left = _orphans(wb) + left_behind(wb) + left_parked(wb)
         left += [f for f in (wb.root / "settings.ini.new",) if f.exists()] + _left_by_runs(wb)
         for path in left:
             if path.is_dir():

@@ -96,6 +96,9 @@ def onward_words(run: Run) -> dict[str, str]:
         root = run.root or at.anchor
         at = at.relative_to(root) if at.is_relative_to(root) else at
         found["Open its notebook"] = f"mlworkbench lab {shlex.quote(str(at))}"
+    if run.state == "parked":
+        found["Look at the state in which it failed"] = f"mlworkbench enter {run.run}"
+        found["Go on from that cell, once it is mended"] = f"mlworkbench resume {run.run}"
     command, _ = repeat_words(run)
     if command:
         found["Run its notebook of today, with these parameters"] = f"mlworkbench rerun {run.run}"

@@ -35,6 +35,7 @@ import sqlalchemy as sa
 
 from ..core.settings import Workbench, open_workbench
 from ..core.store import aliases, events, reading, requests, runs, versions
+from ..execution.parked import state_text
 from ..execution.record import METRICS, Run, get_run, sweep
 
 
@@ -85,7 +86,7 @@ def ago(moment: dt.datetime | None) -> str:
 def state_words(run: Run) -> str:
     """A run's state, with how far it is."""
     if run.state != "running":
-        return run.state
+        return state_text(run)
     try:
         at = json.loads((run.folder / "progress.json").read_text())
         cell, cells = int(at["cell"]), max(1, int(at["cells"]))

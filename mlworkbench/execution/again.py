@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..core.audit import record_event
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
+from ..core.store import writing
 from ..data.lake import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
+from .journal import log_fact
 from .limits import CANCEL
 from .parameters import notebook_parameters, read_notebook
 from .record import Run, get_run, read_run, run_details
@@ -25,7 +28,7 @@ from .record import Run, get_run, read_run, run_details
 
 # %% ../../nbs/3_execution/12_again.ipynb #38ed1420
 def cancel_run(run: "str | Run", seconds: float = 20, wb: Workbench | None = None) -> Run:
-    """End a running run with everything it started.
+    """End a running or parked run with everything it started.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def cancel_run(run: "str | Run", seconds: float = 20, wb: Workbench | None = Non
     Raises
     ------
     UserError
-        It is not running, or is open in somebody's notebook.
+        It is neither running nor parked, or is open in somebody's notebook.
     WorkbenchError
         Nobody has answered: the run's process is paused, or far away.
     """
@@ -50,13 +53,14 @@ def cancel_run(run: "str | Run", seconds: float = 20, wb: Workbench | None = Non
 
     wb = open_workbench(wb)
     found = get_run(run, wb=wb)
-    if found.state != "running":
+    open_ = ("running", "parked")
+    if found.state not in open_:
         raise UserError(f"run {found.name} is {found.state}", "Only a running one is cancelled")
     if found.kind != "job":
         raise UserError(f"run {found.name} is open in a notebook", "End it there with mw.end_run()")
     (found.folder / CANCEL).touch()
     end = time.monotonic() + seconds
-    while (now := get_run(found.run, wb=wb)).state == "running":
+    while (now := get_run(found.run, wb=wb)).state in open_:
         if time.monotonic() > end:
             raise WorkbenchError(f"run {found.name} does not answer", "Its process may be paused")
         time.sleep(0.05)
@@ -127,7 +131,9 @@ def rerun(
     if not notebook:
         raise UserError(f"run {found.name} was no notebook's", "Only such a run is run again")
     about = {"experiment": found.experiment, "parent": found.run, "wb": wb}
-    return run_job(notebook, given_values(found) | changes, progress=progress, **about)
+    new = run_job(notebook, given_values(found) | changes, progress=progress, **about)
+    _confirm(found, new, wb)
+    return new
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #5b23a07a
@@ -208,6 +214,7 @@ def reproduce(
         run = run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about)
         new = read_run(run, wb)
     after = run_details(new.run, wb)
+    _confirm(old, new, wb)
     metrics = _different_metrics(before["all_metrics"], after["all_metrics"])
     predictions = _different_predictions(old.run, new.run, wb)
     differed = _different_surroundings(before, after)
@@ -277,3 +284,25 @@ def _different_surroundings(before: dict, after: dict) -> dict[str, list[str]]:
         "packages": changes(before["packages"], after["packages"], packages),
         "machine": changes(before["facts"], after["facts"], machine),
     }
+
+
+# %% ../../nbs/3_execution/12_again.ipynb #8794dc3e
+def _confirm(old: Run, new: Run, wb: Workbench) -> None:
+    """Record with a resumed run what a whole run of the same cells and parameters says of it."""
+    before, after = (run_details(r.run, wb) for r in (old, new))
+    if "resumed" not in before["facts"]:
+        return
+    if run_source(old, wb)["cells"] != run_source(new, wb)["cells"] or old.params != new.params:
+        return
+    wrong = _different_metrics(before["all_metrics"], after["all_metrics"])
+    wrong += _different_predictions(old.run, new.run, wb)
+    if not before["all_metrics"] and not wrong:
+        wrong = ["there is no metric or prediction to compare"]
+    said = (
+        f"different, run {new.run}: {'; '.join(wrong[:3])}"
+        if wrong
+        else f"identical, run {new.run}"
+    )
+    with writing(wb) as db:
+        record_event(db, "whole rerun", old.run, said)
+    log_fact("whole_rerun", said, run=old.run, wb=wb)

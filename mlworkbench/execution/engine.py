@@ -14,13 +14,14 @@ __all__ = [
 
 # %% ../../nbs/3_execution/07_engine.ipynb #177de26c
 import contextlib
+import functools
 import json
 import os
 import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,21 @@ class _Client(PapermillNotebookClient):
     sources: dict = {}  # noqa: RUF012 - replaced, never changed: cell to source with its secrets
     kept = shown = dropped = 0
     saved = 0.0
+    park: Callable[[int], int] | None = None
 
     def papermill_execute_cells(self) -> None:
-        """Execute each cell; save and report before and after."""
-        total = sum(c.cell_type == "code" for c in self.nb.cells) or 1
-        done = 0
+        """Execute each cell; where one fails and the run may be parked, go on when it is told to."""
         self._save()
-        for index, cell in enumerate(self.nb.cells):
+        failed = self._execute_from(0)
+        while failed is not None and self.park is not None:
+            failed = self._execute_from(self.park(failed))
+        self.peak_memory = _peak_memory(getattr(self.km.provisioner, "pid", None))
+
+    def _execute_from(self, start: int) -> int | None:
+        """Execute the cells from one on; save and report before and after; the one that failed."""
+        total = sum(c.cell_type == "code" for c in self.nb.cells) or 1
+        done = sum(c.cell_type == "code" for c in self.nb.cells[:start])
+        for index, cell in enumerate(self.nb.cells[start:], start):
             try:
                 self.nb_man.cell_start(cell, index)
                 if cell.cell_type == "code":
@@ -81,7 +90,7 @@ class _Client(PapermillNotebookClient):
                 _keep_going(self.nb.cells[index])
             except CellExecutionError as err:
                 self.nb_man.cell_exception(self.nb.cells[index], cell_index=index, exception=err)
-                break
+                return index
             finally:
                 if self.dropped:
                     said = f"\n[{self.dropped:,} more characters were not kept: [jobs] output]\n"
@@ -89,7 +98,7 @@ class _Client(PapermillNotebookClient):
                 self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
                 done += cell.cell_type == "code"
                 self._save()
-        self.peak_memory = _peak_memory(getattr(self.km.provisioner, "pid", None))
+        return None
 
     @contextlib.contextmanager
     def _whole_source(self, index: int) -> Iterator[None]:
@@ -269,7 +278,8 @@ class WorkbenchEngine(NBClientEngine):
         kernel_name : str
         **options
             Papermill's, and ``tracked`` (a ``Run`` that the caller has opened and will close),
-            ``wb`` (its workbench) and ``report`` (progress).
+            ``wb`` (its workbench), ``report`` (progress) and ``park`` (called with run, client, guard
+            and the index of a cell that failed; returns the one to go on from, or raises).
         """
         tracked = options.pop("tracked", None)
         if tracked is not None:
@@ -311,6 +321,7 @@ def _execute(
     report: Progress = silent,
     cwd: "Path | None" = None,
     hidden: dict | None = None,
+    park: Callable | None = None,
     **options: Any,
 ) -> None:
     options.pop("input_path", None)
@@ -319,7 +330,7 @@ def _execute(
     limits = run_limits(wb)
     client = _Client(
         nb_man,
-        config=_sockets(run),
+        config=_sockets(run, parks=park is not None),
         timeout=options.pop("execution_timeout", None),
         startup_timeout=options.pop("start_timeout", 60),
         kernel_name=kernel_name,
@@ -331,6 +342,8 @@ def _execute(
         {"cwd": str(cwd)} if cwd else {}
     )
     guard = _Guard(client, Watch(0, run.folder, limits))
+    if park is not None:
+        client.park = functools.partial(park, run, client, guard)
     guard.start()
     try:
         with _clean_log(run.folder / "kernel.log", client.secrets, limits.output) as log:
@@ -353,14 +366,18 @@ def _execute(
         raise Stopped(guard.why)
 
 
-def _sockets(run: Run) -> Config:
+def _sockets(run: Run, parks: bool = False) -> Config:
     folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise WorkbenchError(
             f"{folder} belongs to somebody else", "Set TMPDIR to a folder of your own"
         )
-    return Config(KernelManager={"transport": "ipc", "ip": str(folder / run.run)})
+    where = {"transport": "ipc", "ip": str(folder / run.run)}
+    if parks:  # others find a parked kernel by this file
+        (folder / "parked").mkdir(mode=0o700, exist_ok=True)
+        where["connection_file"] = str(folder / "parked" / f"{run.run}.json")
+    return Config(KernelManager=where)
 
 
 def choose_kernel(named: str, wanted: str = "auto") -> tuple[str, str]:

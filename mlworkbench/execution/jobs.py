@@ -11,6 +11,7 @@ import importlib
 import logging
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,7 @@ def run_prepared(
     cwd: Path | None = None,
     wire: bool = True,
     stop: threading.Event | None = None,
+    park: Callable | None = None,
     wb: Workbench | None = None,
     progress: Progress = silent,
     **about: Any,
@@ -191,6 +193,8 @@ def run_prepared(
         Whether to go Papermill's road; else in a forked process, or a spare where that cannot be.
     stop : Event, optional
         Ends a run without a wire when it is set.
+    park : callable, optional
+        What to do with the kernel of a cell that failed, on Papermill's road; see ``parked``.
     wb : Workbench, optional
     progress : Progress
     **about
@@ -214,7 +218,8 @@ def run_prepared(
     with tracked_run(name, wb=wb, **about) as run:
         wire = wire and wb.setting("jobs", "kernel") != "spare"
         if wire or not _run_here(path, values, run, cwd, wb, progress, stop):
-            _run_papermill(path, values, tracked=run, wb=wb, report=progress, cwd=cwd)
+            engine = {"tracked": run, "wb": wb, "report": progress, "cwd": cwd, "park": park}
+            _run_papermill(path, values, **engine)
     return run.run
 
 

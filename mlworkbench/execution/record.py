@@ -13,6 +13,7 @@ __all__ = [
     "environment",
     "installed_packages",
     "open_run",
+    "keep_code",
     "Taken",
     "write_params",
     "close_run",
@@ -313,25 +314,14 @@ def open_run(
         In the state ``running``.
     """
     wb = open_workbench(wb)
-    inside = notebook is not None and notebook.is_relative_to(wb.root)
-    run, state = new_id(), code_state(notebook.parent if inside else wb.root)
+    run, secrets = new_id(), secret_values(wb, values)
     folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
-    secrets = secret_values(wb, values)
-    if state["patch"]:
-        patch = redact(state["patch"], secrets)
-        (folder / "uncommitted.patch").write_text(patch, encoding="utf-8")
-    if notebook is not None:
-        _keep_source(notebook, folder, secrets)
-    row = {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
+    code, unknown = keep_code(notebook, folder, secrets, wb)
+    row = code | {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
     row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
-    row |= {"commit_id": state["commit_id"], "dirty": state["dirty"]}
-    row |= {
-        "notebook": str(notebook) if notebook else None,
-        "notebook_sha256": sha256(notebook) if notebook else None,
-    }
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
-    known |= {"code_differs": state["unknown"]} if state["unknown"] else {}
+    known |= {"code_differs": unknown} if unknown else {}
     given = redact_tree(values or {}, secrets)
     with writing(wb) as db:
         if "place" in known:
@@ -348,6 +338,40 @@ def open_run(
     made = {f.name: row[f.name] for f in dataclasses.fields(Run) if f.name in row}
     written = {k: json.loads(json.dumps(v, default=str)) for k, v in given.items()}
     return Run(**made, params=written, root=wb.root, files=wb.files)
+
+
+def keep_code(
+    notebook: Path | None, folder: Path, secrets: tuple[str, ...], wb: Workbench
+) -> tuple[dict, str]:
+    """Keep in a run's folder the code that it executes: cells, and what is not committed.
+
+    Parameters
+    ----------
+    notebook : Path or None
+    folder : Path
+        The run's.
+    secrets : tuple of str
+        What must not be written.
+    wb : Workbench
+
+    Returns
+    -------
+    (dict, str)
+        The columns of the run's row that say which code it is, and what of it could not be found out.
+    """
+    inside = notebook is not None and notebook.is_relative_to(wb.root)
+    state, patch = code_state(notebook.parent if inside else wb.root), folder / "uncommitted.patch"
+    patch.unlink(missing_ok=True)
+    if state["patch"]:
+        patch.write_text(redact(state["patch"], secrets), encoding="utf-8")
+    if notebook is not None:
+        _keep_source(notebook, folder, secrets)
+    code = {"commit_id": state["commit_id"], "dirty": state["dirty"]}
+    code |= {
+        "notebook": str(notebook) if notebook else None,
+        "notebook_sha256": sha256(notebook) if notebook else None,
+    }
+    return code, state["unknown"]
 
 
 def _keep_source(notebook: Path, folder: Path, secrets: tuple[str, ...]) -> None:
@@ -471,8 +495,8 @@ def settle_run(
     with writing(wb) as db:
         done = db.execute(
             runs.update()
-            .where(runs.c.run == run, runs.c.state == "running")
-            .values(state=state, ended=now(), error=error)
+            .where(runs.c.run == run, runs.c.state.in_(("running", "parked")))
+            .values(state=state, ended=sa.func.coalesce(runs.c.ended, now()), error=error)
         )
         if done.rowcount and state != "finished":
             _give_back_number(db, run)
@@ -516,6 +540,9 @@ def read_runs(ids: list[str], wb: Workbench | None = None) -> list[Run]:
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #511197a7
+_OPEN = ("running", "queued", "parked")  # states in which a process holds a run
+
+
 def sweep(wb: Workbench | None = None) -> list[str]:
     """Mark as interrupted what a dead process left running; every reader does this first.
 
@@ -528,15 +555,19 @@ def sweep(wb: Workbench | None = None) -> list[str]:
     if not (wb.files / "runs").is_dir():
         return []  # a team's folder that is not to be reached from here says nothing about its runs
     with reading(wb) as db:
-        open_ = db.scalars(
-            sa.select(runs.c.run).where(runs.c.state.in_(("running", "queued")))
-        ).all()
+        open_ = db.scalars(sa.select(runs.c.run).where(runs.c.state.in_(_OPEN))).all()
     dead = [run for run in open_ if not _lives(wb.files / "runs" / run)]
     if dead:
         with writing(wb) as db:
-            left = runs.c.run.in_(dead) & runs.c.state.in_(("running", "queued"))
+            left = runs.c.run.in_(dead) & runs.c.state.in_(_OPEN)
             why = "the process that ran it ended without a word"
-            ended = runs.update().where(left).values(state="interrupted", ended=now(), error=why)
+            parked = runs.c.state == "parked"  # it had failed, and says why
+            ended = runs.update().where(left)
+            ended = ended.values(
+                state=sa.case((parked, "failed"), else_="interrupted"),
+                ended=sa.func.coalesce(runs.c.ended, now()),
+                error=sa.case((parked, runs.c.error), else_=why),
+            )
             dead = list(db.scalars(ended.returning(runs.c.run)))  # one may have finished meanwhile
             for run in dead:
                 _give_back_number(db, run)

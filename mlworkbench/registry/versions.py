@@ -25,7 +25,16 @@ from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Html, Listing, cell_text, escaped, quiet
 from ..core.settings import Workbench, actor, make_folder, open_workbench
-from ..core.store import aliases, artifacts, models, now, reading, versions, writing
+from mlworkbench.core.store import (
+    aliases,
+    artifacts,
+    facts,
+    models,
+    now,
+    reading,
+    versions,
+    writing,
+)
 from ..execution.record import Run, get_run
 
 # %% ../../nbs/5_registry/01_versions.ipynb #4ad18f1f
@@ -145,7 +154,8 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
     Raises
     ------
     UserError
-        The run is interactive, not finished, or has no model; or the name is no name.
+        The run is interactive, not finished, resumed and not confirmed by a whole run, or has no
+        model; or the name is no name.
     WorkbenchError
         The model's bytes are not those that the run wrote.
     """
@@ -165,9 +175,27 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
         raise UserError(
             f"run {found.name} is {found.state}", "Only a finished run can be registered"
         )
+    _refuse_unconfirmed(found, wb)
     data, signature = _model_file(found, wb)
     with _written_beside(wb.files / "models" / name, found.run, data, signature) as written:
         return _number(found, name, written, data, signature, wb)
+
+
+def _refuse_unconfirmed(run: Run, wb: Workbench) -> None:
+    """Refuse a run that was resumed in a parked kernel, until a whole run came out the same."""
+    with reading(wb) as db:
+        mine = sa.select(facts.c.name, facts.c.value).where(facts.c.run == run.run)
+        known = dict(db.execute(mine).all())
+    said = known.get("whole_rerun", "")
+    if "resumed" not in known or said.startswith("identical"):
+        return
+    was = f"run {run.name} was resumed {known['resumed']}"
+    if said:
+        raise UserError(f"{was}, and a whole run came out {said}", "Register that one")
+    raise UserError(
+        f"{was}, and no whole run has come out the same yet",
+        f"Run it whole with `mlworkbench rerun {run.run}`, then register it",
+    )
 
 
 def _number(
