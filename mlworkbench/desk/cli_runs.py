@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #1582055e
+import json
 from typing import Any
 
 import click
@@ -64,6 +65,13 @@ def _metrics_text(run: Any) -> str:
     return as_table(rows) if rows else "no metrics"
 
 
+def _job_words(facts: dict[str, str]) -> list[str]:
+    """What the shipped jobs have to say of a run: a leak that was found, how a model did later."""
+    leaks = json.loads(facts.get("leaks", "{}"))
+    found = [f"! Leak? {name} alone has AUC {auc:.4f}" for name, auc in leaks.items()]
+    return found + facts.get("later", "").splitlines()
+
+
 @command(cli, "run")
 @click.argument("job")
 @with_params
@@ -93,9 +101,11 @@ def run(
             found = run_parked(job, given, park, progress=progress, **about)
         else:
             found = run_job(job, given, progress=progress, **about)
-    said = run_details(found, wb)["facts"].get("later", "")
-    said = f"{found.name} ({found.run}) {found.state}\n{said}".rstrip()
-    return found, f"{said}\n{_metrics_text(found)}"
+    lines = [
+        f"{found.name} ({found.run}) {found.state}",
+        *_job_words(run_details(found, wb)["facts"]),
+    ]
+    return found, "\n".join([*lines, _metrics_text(found)])
 
 
 # %% ../../nbs/7_desk/05_cli_runs.ipynb #3ad2ba15

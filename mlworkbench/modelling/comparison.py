@@ -264,6 +264,9 @@ def compare_runs(
     flagged = same_alarms(shared, alarms) if shared.task == "binary" else []
     money = money_difference(shared, flagged, wb, **drawn) if flagged else None
     asked = declared_worth(worth, shared, wb)
+    if metric and asked.money:
+        hint = "Give worth in the metric, or leave --metric out"
+        raise UserError(f"worth is money, and the metric asked for is {metric}", hint)
     against = {found[1].run: differences[leading]}
     for place in range(2, len(found)):
         one = measured(shared, 0, place, metrics=[leading], **drawn)

@@ -195,6 +195,7 @@ def best_threshold(
     threshold, looked = _cheapest(rows, every, missed, costs.false_alarm)
     cost, low, high = clustered_sum(rows.weight * paid, of)
     nothing = float(rows.weight @ (missed * rows.label))
+    low = max(0.0, low) if low == low else low
     return BestThreshold(threshold, cost, low, high, looked, nothing)
 
 

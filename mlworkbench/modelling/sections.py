@@ -402,7 +402,7 @@ def leaks_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
         columns=["kind", "subject", "sentence"],
     )
     return Section("Too good to be true?", tuple(words), {"leaks": table} if found else {}), [
-        f"Leak? {a.sentence}." for a in found
+        f"Leak? {a.sentence}{'' if a.sentence.endswith('?') else '.'}" for a in found
     ]
 
 

@@ -134,6 +134,12 @@ def _scores(frame: pd.DataFrame, i: int, classes: tuple) -> np.ndarray:
 
 
 # %% ../../nbs/4_modelling/07_sharing.ipynb #704d30c6
+def _what_is_shared(runs: "list[Run]", fewer: str, why: str) -> str:
+    """Say which rows count, and why not all; rows of several tables are never passed over."""
+    several = len({str(r.params.get("table", "")).lower() for r in runs} - {""}) > 1
+    return fewer + (f" {why}" if why and (fewer or several) else "")
+
+
 def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = None) -> SharedRows:
     """Find the rows that all the runs scored.
 
@@ -157,7 +163,6 @@ def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = N
     task, label, classes = _task(frame, runs[0].params.get("task") == "regression")
     most = max(frame.attrs["counts"][r.run] for r in runs)
     fewer = f" Only the rows that all of them scored count: {len(frame):,} of {most:,}."
-    why = split_reason(runs, wb).strip()
     weight = frame["weight"].fillna(1.0).to_numpy(float) if frame["weight"].notna().any() else None
     return SharedRows(
         runs,
@@ -168,7 +173,7 @@ def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = N
         frame["entity"].to_numpy() if frame["entity"].notna().all() else None,
         weight,
         frame,
-        (fewer + (f" {why}" if why else "")) if most > len(frame) else "",
+        _what_is_shared(runs, fewer if most > len(frame) else "", split_reason(runs, wb).strip()),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from ..core.errors import WorkbenchError
+from ..core.errors import UserError, WorkbenchError
 from .metrics import metric_table
 from .resampling import Difference
 
@@ -64,7 +64,8 @@ def judge(
     if worth is not None and not worth > 0:
         raise WorkbenchError(f"worth is {worth}", "It is a difference, and so larger than 0")
     if not_worse and worth is None:
-        raise WorkbenchError("'not worse' needs a worth", "Declare worth in settings.ini")
+        hint = "Give --worth 0.005, or set [compare] worth in settings.ini"
+        raise UserError("'not worse' needs a worth: the difference that matters", hint)
     if not (math.isfinite(low) and math.isfinite(high)):
         return "cannot tell"
     if not higher:
@@ -208,7 +209,7 @@ def _by_week(d: Difference, facts: Facts, higher: bool) -> str:
     low, high = min(facts.by_week), max(facts.by_week)
     k = 0 if facts.unit else interval_digits(d.low, d.high)
     said = f" By week it goes from {low:+,.{k}f} to {high:+,.{k}f}"
-    said += f", better in {sum(v > 0 for v in found)} of {len(found)}."
+    said += f", better in {sum(v > 0 for v in found)} of {len(found)} calendar weeks."
     return said + (f" It hangs on one week: {facts.fragile}." if facts.fragile else "")
 
 
