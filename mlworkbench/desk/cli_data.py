@@ -114,6 +114,7 @@ def simulate(what: str, wb: Any, **options: Any) -> tuple[Any, str]:
 @click.option(
     "--each", is_flag=True, help="A commit for each file: a killed call goes on where it was."
 )
+@click.option("--query", default="", metavar="SQL", help="What selects the rows of a database.")
 def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tuple[Any, str]:
     """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, patterns, https://….
 
