@@ -19,12 +19,14 @@ from click.testing import CliRunner
 from conftest import psycopg_connect
 from faults import kill, python, until
 
+from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.checks import check_table
 from mlworkbench.data.contracts import adopt, contract_file, contract_versions, declare, roles
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import snapshots, sql, verify_files
 from mlworkbench.data.mending import quarantined, replay, write_quarantine
+from mlworkbench.desk.cli import cli
 from mlworkbench.modelling.datasets import describe_problem, load_dataset
 from mlworkbench.modelling.training import fit_catboost, predict_scores
 
@@ -427,7 +429,7 @@ def test_rows_come_back_once_mended(wb, write, tmp_path):
         wb=wb,
     )
     assert replay("t", wb=wb) | {"snapshot": 0} == {
-        "table": "t", "snapshot": 0, "rows": 3, "added": 0, "unchanged": 0, "quarantined": 3,
+        "table": "t", "snapshot": 0, "rows": 3, "added": 0, "updated": 0, "unchanged": 0, "quarantined": 3,
     }  # fmt: skip
     edit(wb, "maximum: 1000", "maximum: 9000")
     assert replay("t", wb=wb)["added"] == 1
@@ -446,6 +448,40 @@ def test_rows_come_back_once_mended(wb, write, tmp_path):
     ]  # fmt: skip
     assert counts(ingest(write(f"id,amount,note\n{rows}"), table="t", wb=wb))[2] == 100
     assert counts(ingest(tmp_path / "y.csv", table="t", wb=wb))[2] == 103
+
+
+def test_a_correction_comes_back_as_one_unless_it_is_overtaken(wb, write, tmp_path):
+    rows = "".join(f"{i},{i}.5\n" for i in range(100))
+    ingest(write(f"id,n\n{rows}"), table="u", key="id", wb=wb)
+    more = "".join(f"{i},{i}.75\n" for i in range(50, 150) if i not in (60, 61, 140))
+    broken = write(f"id,n\n{more}60,bad\n61,bad\n140,bad\n", "up.csv")
+    assert counts(ingest(broken, table="u", mode="upsert", wb=wb)) == (49, 48, 0, 3)
+    ingest(write("id,n\n61,6.1\n", "later.csv"), table="u", mode="upsert", wb=wb)
+    file = tmp_path / "broken.csv"
+    write_quarantine("u", file, wb)
+    file.write_text(file.read_text().replace(",bad", ",7.5"))
+    back = replay("u", file, wb)
+    assert (back["added"], back["updated"], back["quarantined"]) == (1, 1, 1)
+    assert sql("SELECT * FROM u WHERE id IN (60, 61, 140) ORDER BY id", wb=wb).fetchall() == [
+        (60, 7.5), (61, 6.1), (140, 7.5),
+    ]  # fmt: skip
+    (left,) = quarantined("u", wb)
+    assert "id 61 stands in the table already" in left["reason"] and "since" in left["reason"]
+    # the same values again as an append: no correction, so it may not change the row
+    more = "".join(f"{i},3\n" for i in range(200, 230))
+    assert counts(ingest(write(f"id,n\n1,5\n{more}", "app.csv"), table="u", wb=wb))[3] == 1
+    assert replay("u", wb=wb)["quarantined"] == 2
+
+    def call(*words):
+        words = ("contract", "replay", "u", *words, "--workbench", str(wb.root), "--json")
+        return CliRunner().invoke(cli, words)
+
+    assert "for a reason" in str(call("--dismiss", "all").exception)
+    assert "no row nil" in str(call("--dismiss", "nil", "--reason", "x").exception)
+    gone = json.loads(call("--dismiss", left["id"], "--reason", "overtaken").stdout)
+    assert (gone["dismissed"], gone["quarantined"]) == (1, 1)
+    event = list_events("u", wb)[-1]
+    assert (event["action"], event["reason"]) == ("dismiss rows", "overtaken")
 
 
 def test_file_by_file(wb, write, tmp_path, monkeypatch):
@@ -484,8 +520,6 @@ def test_roles_are_read_where_they_were_said(wb, write):
 
 
 def test_the_commands(wb, write):
-    from mlworkbench.desk.cli import cli
-
     def call(*words):
         done = CliRunner().invoke(cli, [*words, "--workbench", str(wb.root), "--json"])
         return json.loads(done.stdout) if done.exit_code == 0 else done.exception
@@ -582,6 +616,9 @@ def test_a_query_to_postgresql(wb, postgres):
     assert sql('SELECT count(*), sum(amount), min("at")::VARCHAR FROM t', wb=wb).fetchone() == (
         1000, 125125.0, "2026-03-29 01:30:00",
     )  # fmt: skip
+    words = ["ingest", url, "--query", "SELECT id FROM payments", "--table", "ids"]
+    done = CliRunner().invoke(cli, [*words, "--workbench", str(wb.root), "--json"])
+    assert json.loads(done.stdout)["added"] == 1000
     before = held(wb)
     for query in ("DELETE FROM payments", "SELECT * FROM nothing", "SELECT 1; DROP TABLE payments"):
         with pytest.raises(WorkbenchError):

@@ -58,6 +58,7 @@ from mlworkbench.data.staging import (
     stored_columns,
     tell_apart,
     torn_rows,
+    write_staged,
 )
 
 
@@ -307,17 +308,8 @@ def _row_by_row(
     broken = torn_rows(parts, plan.contract) + broken_rows(con, parts, columns)
     _refuse_many(plan, parts, broken, first)
     tell(0.8, f"writing {name}")
-    names = ", ".join(map(quoted, columns))
-    con.execute(
-        f"INSERT INTO {quoted(name)} BY NAME SELECT {names} FROM mlw_staged WHERE mlw_what = 'added'"
-    )
-    values = ", ".join(f"{quoted(c)} = s.{quoted(c)}" for c in columns if c not in plan.key)
-    met = " AND ".join(f"s.{quoted(k)} = {quoted(name)}.{quoted(k)}" for k in plan.key)
-    if plan.key and values:
-        con.execute(
-            f"UPDATE {quoted(name)} SET {values} FROM mlw_staged s WHERE s.mlw_what = 'updated' AND {met}"
-        )
-    quarantine(con, name, parts, broken)
+    write_staged(con, name, columns, plan.key)
+    quarantine(con, name, parts, broken, plan.mode == "upsert")
     done = _counts(con, parts, broken)
     for part, counts in zip(parts, done, strict=True):
         _remembered(con, plan, part, counts.get("added", 0))
