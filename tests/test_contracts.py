@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,12 @@ def test_a_table_gives_way_only_when_asked(wb, write):
         ingest(wide, table="t", wb=wb)
     rehearsed = ingest(wide, table="t", evolve=True, dry_run=True, wb=wb)
     assert counts(rehearsed) == (2, 0, 0, 0) and held(wb) == before
-    assert counts(ingest(wide, table="t", evolve=True, wb=wb)) == (2, 0, 0, 0)
+    words = ("ingest", str(wide), "--table", "t", "--evolve", "--workbench", str(wb.root))
+    told = CliRunner().invoke(cli, words).output
+    assert f"contract {rehearsed['contract']}" in told and rehearsed["contract"].startswith(
+        "2.0.0: "
+    )
+    assert "v BIGINT → VARCHAR (breaking)" in told and "2 rows added" in told
     rows = sorted(sql("SELECT id, v, w FROM t", wb=wb).fetchall())
     assert rows == [(1, "1", None), (2, "2", None), (3, "1.5", "x"), (4, "b", "y")]
     assert sorted(sql("FROM t", at=then, wb=wb).fetchall()) == [(1, 1), (2, 2)]
@@ -530,6 +536,7 @@ def test_the_commands(wb, write):
     assert rehearsed["added"] == 60 and call("tables") == [] and not contract_file("t", wb).exists()
     answer = call("ingest", str(path), "--table", "t", "--key", "id")
     keys = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
+    keys += ["contract"]
     assert list(answer) == keys and answer["added"] == 60
     shown = call("contract", "show", "t")
     assert shown["roles"] == {"key": ["id"]} and not shown["edited"] and len(shown["versions"]) == 1
@@ -593,6 +600,57 @@ def test_a_file_behind_an_address(wb):
         with pytest.raises(WorkbenchError, match="does not answer") as caught:
             ingest("postgresql://me:secret@127.0.0.1:9/db", query="SELECT 1", table="t", wb=wb)
         assert "secret" not in str(caught.value) and held(wb) == before
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Torn(http.server.BaseHTTPRequestHandler):
+    """Closes after 4,000 bytes, and goes on where it is asked to."""
+
+    rows = ("id,v\n" + "".join(f"{i},{i}\n" for i in range(1200))).encode()
+    asked: ClassVar = []
+
+    def do_GET(self):
+        start = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        self.asked.append((self.path, start, self.headers["If-Range"]))
+        if self.path == "/login":
+            start, body = 0, b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"
+        else:
+            changed = self.path == "/moved.csv" and start
+            start, body = (0 if changed else start), self.rows
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        if self.path != "/nameless.csv":
+            self.send_header("ETag", '"one"')
+        self.end_headers()
+        self.wfile.write(body[start : start + 4_000])
+
+    def log_message(self, *given):
+        pass
+
+
+def test_a_download_that_breaks_off_goes_on(wb):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Torn)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        at, whole = f"http://127.0.0.1:{server.server_port}", len(Torn.rows)
+        assert 8_000 < whole < 12_000
+        assert counts(ingest(f"{at}/a.csv", table="t", wb=wb)) == (1200, 0, 0, 0)
+        assert Torn.asked == [
+            ("/a.csv", 0, None), ("/a.csv", 4_000, '"one"'), ("/a.csv", 8_000, '"one"'),
+        ]  # fmt: skip
+        with pytest.raises(WorkbenchError, match=f"broke off: 4,000 of {whole:,} bytes"):
+            ingest(
+                f"{at}/nameless.csv", table="t", wb=wb
+            )  # no mark: nobody knows if it is the same
+        with pytest.raises(WorkbenchError, match=f"broke off: 4,000 of {whole:,} bytes"):
+            ingest(f"{at}/moved.csv", table="t", wb=wb)  # each time another: never two joined
+        assert [n for path, n, _ in Torn.asked if path == "/moved.csv"] == [0, 4_000, 4_000, 4_000]
+        with pytest.raises(UserError, match="a page in HTML"):
+            ingest(f"{at}/login", table="t", wb=wb)
     finally:
         server.shutdown()
         server.server_close()

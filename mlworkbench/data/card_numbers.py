@@ -144,7 +144,8 @@ def refuse_card_numbers(
                 f"column {name} of {where} holds card numbers: {cards:,} of {filled:,} values have an "
                 "issuer's prefix and length and pass the Luhn check",
                 f"Give {name} the role card in the table's contract, and it is masked or hashed on "
-                "its way in; or leave it out. Nothing was taken in",
+                "its way in (`mlworkbench contract infer TABLE --from FILE` writes one for a new "
+                "table); or leave it out. Nothing was taken in",
             )
     return tuple(watched)
 

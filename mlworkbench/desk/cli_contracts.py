@@ -72,17 +72,33 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
 
 @command(contract, "infer")
 @click.argument("table")
-def contract_infer(table: str, wb: Any) -> tuple[Any, str]:
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file that is to become the table: it is looked through, and nothing taken in.",
+)
+def contract_infer(table: str, source: str | None, wb: Any) -> tuple[Any, str]:
     """Write the contract that is certain without asking: types, the key, the event time.
 
     Never a range or a list of values: those are yours to declare in the file.
 
+    From a file of a table to be: its types, and the role card where columns hold card numbers.
+
     \b
-    Example:
+    Examples:
       mlworkbench contract infer payments
+      mlworkbench contract infer payments --from payments.csv
     """
     from mlworkbench.data import contracts as held
 
+    if source:
+        from mlworkbench.data.ingestion import draft_contract
+
+        file, cards = draft_contract(source, table, wb)
+        said = f"{file}: look through it, then `mlworkbench ingest {source} --table {table}`"
+        said += f"; masked on the way in: {', '.join(cards)}" if cards else ""
+        return {"table": table, "file": str(file), "version": None, "card": cards}, said
     kept = held.adopt(table, wb)
     file = held.contract_file(held.find_contract(table, wb).table, wb)
     said = f"version {kept.version} ({kept.changes})" if kept else "nothing new"

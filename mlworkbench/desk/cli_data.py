@@ -143,6 +143,8 @@ def _taken(found: dict, dry_run: bool) -> str:
     parts += [f"{found['unchanged']:,} were there already"] if found["unchanged"] else []
     parts += [f"{found['quarantined']:,} in quarantine"] if found["quarantined"] else []
     told = f"{found['table']}: {', '.join(parts)}, of {found['rows']:,}"
+    if found["contract"] and not found["contract"].endswith(": the first version"):
+        told += f"; contract {found['contract']}"
     return (
         f"{told}; nothing was changed (--dry-run)"
         if dry_run
