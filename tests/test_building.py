@@ -1,5 +1,6 @@
 """Building views: declared in a notebook, written whole, remembered, and refused when they leak."""
 
+import functools
 import json
 import random
 
@@ -12,6 +13,7 @@ from mlworkbench.core.errors import UserError
 from mlworkbench.core.progress import silent
 from mlworkbench.core.store import reading
 from mlworkbench.core.store import views as built_views
+from mlworkbench.data import contracts
 from mlworkbench.data.building import build, declared_views, explain, find_view, views
 from mlworkbench.data.computing import compute_view, part_sql, parts_needed
 from mlworkbench.data.features import FeatureView, column, definition_hash, expression, mean, share
@@ -26,6 +28,7 @@ from mlworkbench.data.lake import (
 )
 from mlworkbench.data.refreshing import refresh
 from mlworkbench.data.simulation import simulate_cards
+from mlworkbench.modelling.datasets import check_training
 
 DECLARED = """#| export
 from mlworkbench.data.features import FeatureView, count, mean
@@ -157,6 +160,34 @@ def test_a_declared_delay_wins_over_the_role(wb):
     late = {"is_fraud": "2 days"}
     fits = view("v", share("is_fraud", "terminal_id", "1 day", delay="2 days"), late=late)
     assert build(fits, wb=wb)["rows"] == sql("SELECT count(*) FROM cards", wb=wb).fetchone()[0]
+
+
+LATE = """#| export
+from mlworkbench.data.features import FeatureView, share
+known = share("is_fraud", "terminal_id", "5 days", delay="2 days")
+lab = FeatureView("lab", "cards", "transaction_id", "at", (known,))
+"""
+
+
+def test_the_contract_of_today_judges_what_was_built_yesterday(wb):
+    say = functools.partial(contracts.declare, "cards", wb)
+    say(key="transaction_id", label={"is_fraud": "2 days"})
+    declare(wb, LATE)
+    build("lab", wb=wb)
+    asked = {"table": "cards", "target": "is_fraud", "view": "lab", "split": "random"}
+    assert [v["current"] for v in views(wb)][:1] == [True] and check_training(asked, wb).view
+    say(label={"is_fraud": "6 days"})
+    assert [v["current"] for v in views(wb)][:1] == [False]
+    for again in (lambda: build("lab", wb=wb), lambda: check_training(asked, wb)):
+        with pytest.raises(UserError, match="known only 6 days later"):
+            again()
+    say(label={"is_fraud": "2 days"}, forbidden="scenario")
+    assert check_training(asked, wb).view == "lab"
+    for feature in (column("scenario"), share("scenario", "customer_id", "1 day", of=1)):
+        with pytest.raises(UserError, match="made of 'scenario', which the contract of 'cards'"):
+            build(view("v", feature), wb=wb)
+    grouped = mean("amount", ("customer_id", "scenario"), "1 day")
+    assert build(view("v", grouped), wb=wb)["rows"]
 
 
 BROKEN = [

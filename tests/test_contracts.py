@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,12 +20,14 @@ from click.testing import CliRunner
 from conftest import psycopg_connect
 from faults import kill, python, until
 
+from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.checks import check_table
 from mlworkbench.data.contracts import adopt, contract_file, contract_versions, declare, roles
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import snapshots, sql, verify_files
 from mlworkbench.data.mending import quarantined, replay, write_quarantine
+from mlworkbench.desk.cli import cli
 from mlworkbench.modelling.datasets import describe_problem, load_dataset
 from mlworkbench.modelling.training import fit_catboost, predict_scores
 
@@ -161,7 +164,12 @@ def test_a_table_gives_way_only_when_asked(wb, write):
         ingest(wide, table="t", wb=wb)
     rehearsed = ingest(wide, table="t", evolve=True, dry_run=True, wb=wb)
     assert counts(rehearsed) == (2, 0, 0, 0) and held(wb) == before
-    assert counts(ingest(wide, table="t", evolve=True, wb=wb)) == (2, 0, 0, 0)
+    words = ("ingest", str(wide), "--table", "t", "--evolve", "--workbench", str(wb.root))
+    told = CliRunner().invoke(cli, words).output
+    assert f"contract {rehearsed['contract']}" in told and rehearsed["contract"].startswith(
+        "2.0.0: "
+    )
+    assert "v BIGINT → VARCHAR (breaking)" in told and "2 rows added" in told
     rows = sorted(sql("SELECT id, v, w FROM t", wb=wb).fetchall())
     assert rows == [(1, "1", None), (2, "2", None), (3, "1.5", "x"), (4, "b", "y")]
     assert sorted(sql("FROM t", at=then, wb=wb).fetchall()) == [(1, 1), (2, 2)]
@@ -427,7 +435,7 @@ def test_rows_come_back_once_mended(wb, write, tmp_path):
         wb=wb,
     )
     assert replay("t", wb=wb) | {"snapshot": 0} == {
-        "table": "t", "snapshot": 0, "rows": 3, "added": 0, "unchanged": 0, "quarantined": 3,
+        "table": "t", "snapshot": 0, "rows": 3, "added": 0, "updated": 0, "unchanged": 0, "quarantined": 3,
     }  # fmt: skip
     edit(wb, "maximum: 1000", "maximum: 9000")
     assert replay("t", wb=wb)["added"] == 1
@@ -446,6 +454,40 @@ def test_rows_come_back_once_mended(wb, write, tmp_path):
     ]  # fmt: skip
     assert counts(ingest(write(f"id,amount,note\n{rows}"), table="t", wb=wb))[2] == 100
     assert counts(ingest(tmp_path / "y.csv", table="t", wb=wb))[2] == 103
+
+
+def test_a_correction_comes_back_as_one_unless_it_is_overtaken(wb, write, tmp_path):
+    rows = "".join(f"{i},{i}.5\n" for i in range(100))
+    ingest(write(f"id,n\n{rows}"), table="u", key="id", wb=wb)
+    more = "".join(f"{i},{i}.75\n" for i in range(50, 150) if i not in (60, 61, 140))
+    broken = write(f"id,n\n{more}60,bad\n61,bad\n140,bad\n", "up.csv")
+    assert counts(ingest(broken, table="u", mode="upsert", wb=wb)) == (49, 48, 0, 3)
+    ingest(write("id,n\n61,6.1\n", "later.csv"), table="u", mode="upsert", wb=wb)
+    file = tmp_path / "broken.csv"
+    write_quarantine("u", file, wb)
+    file.write_text(file.read_text().replace(",bad", ",7.5"))
+    back = replay("u", file, wb)
+    assert (back["added"], back["updated"], back["quarantined"]) == (1, 1, 1)
+    assert sql("SELECT * FROM u WHERE id IN (60, 61, 140) ORDER BY id", wb=wb).fetchall() == [
+        (60, 7.5), (61, 6.1), (140, 7.5),
+    ]  # fmt: skip
+    (left,) = quarantined("u", wb)
+    assert "id 61 stands in the table already" in left["reason"] and "since" in left["reason"]
+    # the same values again as an append: no correction, so it may not change the row
+    more = "".join(f"{i},3\n" for i in range(200, 230))
+    assert counts(ingest(write(f"id,n\n1,5\n{more}", "app.csv"), table="u", wb=wb))[3] == 1
+    assert replay("u", wb=wb)["quarantined"] == 2
+
+    def call(*words):
+        words = ("contract", "replay", "u", *words, "--workbench", str(wb.root), "--json")
+        return CliRunner().invoke(cli, words)
+
+    assert "for a reason" in str(call("--dismiss", "all").exception)
+    assert "no row nil" in str(call("--dismiss", "nil", "--reason", "x").exception)
+    gone = json.loads(call("--dismiss", left["id"], "--reason", "overtaken").stdout)
+    assert (gone["dismissed"], gone["quarantined"]) == (1, 1)
+    event = list_events("u", wb)[-1]
+    assert (event["action"], event["reason"]) == ("dismiss rows", "overtaken")
 
 
 def test_file_by_file(wb, write, tmp_path, monkeypatch):
@@ -484,8 +526,6 @@ def test_roles_are_read_where_they_were_said(wb, write):
 
 
 def test_the_commands(wb, write):
-    from mlworkbench.desk.cli import cli
-
     def call(*words):
         done = CliRunner().invoke(cli, [*words, "--workbench", str(wb.root), "--json"])
         return json.loads(done.stdout) if done.exit_code == 0 else done.exception
@@ -496,6 +536,7 @@ def test_the_commands(wb, write):
     assert rehearsed["added"] == 60 and call("tables") == [] and not contract_file("t", wb).exists()
     answer = call("ingest", str(path), "--table", "t", "--key", "id")
     keys = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
+    keys += ["contract"]
     assert list(answer) == keys and answer["added"] == 60
     shown = call("contract", "show", "t")
     assert shown["roles"] == {"key": ["id"]} and not shown["edited"] and len(shown["versions"]) == 1
@@ -564,6 +605,57 @@ def test_a_file_behind_an_address(wb):
         server.server_close()
 
 
+class Torn(http.server.BaseHTTPRequestHandler):
+    """Closes after 4,000 bytes, and goes on where it is asked to."""
+
+    rows = ("id,v\n" + "".join(f"{i},{i}\n" for i in range(1200))).encode()
+    asked: ClassVar = []
+
+    def do_GET(self):
+        start = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        self.asked.append((self.path, start, self.headers["If-Range"]))
+        if self.path == "/login":
+            start, body = 0, b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"
+        else:
+            changed = self.path == "/moved.csv" and start
+            start, body = (0 if changed else start), self.rows
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        if self.path != "/nameless.csv":
+            self.send_header("ETag", '"one"')
+        self.end_headers()
+        self.wfile.write(body[start : start + 4_000])
+
+    def log_message(self, *given):
+        pass
+
+
+def test_a_download_that_breaks_off_goes_on(wb):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Torn)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        at, whole = f"http://127.0.0.1:{server.server_port}", len(Torn.rows)
+        assert 8_000 < whole < 12_000
+        assert counts(ingest(f"{at}/a.csv", table="t", wb=wb)) == (1200, 0, 0, 0)
+        assert Torn.asked == [
+            ("/a.csv", 0, None), ("/a.csv", 4_000, '"one"'), ("/a.csv", 8_000, '"one"'),
+        ]  # fmt: skip
+        with pytest.raises(WorkbenchError, match=f"broke off: 4,000 of {whole:,} bytes"):
+            ingest(
+                f"{at}/nameless.csv", table="t", wb=wb
+            )  # no mark: nobody knows if it is the same
+        with pytest.raises(WorkbenchError, match=f"broke off: 4,000 of {whole:,} bytes"):
+            ingest(f"{at}/moved.csv", table="t", wb=wb)  # each time another: never two joined
+        assert [n for path, n, _ in Torn.asked if path == "/moved.csv"] == [0, 4_000, 4_000, 4_000]
+        with pytest.raises(UserError, match="a page in HTML"):
+            ingest(f"{at}/login", table="t", wb=wb)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_query_to_postgresql(wb, postgres):
     postgres.run("CREATE DATABASE source_of_payments")
     url = postgres.url("source_of_payments")
@@ -582,6 +674,9 @@ def test_a_query_to_postgresql(wb, postgres):
     assert sql('SELECT count(*), sum(amount), min("at")::VARCHAR FROM t', wb=wb).fetchone() == (
         1000, 125125.0, "2026-03-29 01:30:00",
     )  # fmt: skip
+    words = ["ingest", url, "--query", "SELECT id FROM payments", "--table", "ids"]
+    done = CliRunner().invoke(cli, [*words, "--workbench", str(wb.root), "--json"])
+    assert json.loads(done.stdout)["added"] == 1000
     before = held(wb)
     for query in ("DELETE FROM payments", "SELECT * FROM nothing", "SELECT 1; DROP TABLE payments"):
         with pytest.raises(WorkbenchError):

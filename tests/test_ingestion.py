@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
@@ -32,6 +33,7 @@ from mlworkbench.data.lake import (
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 KEYS = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
+KEYS += ["contract"]
 
 
 @pytest.fixture
@@ -338,8 +340,13 @@ def test_random_ids_are_no_card_numbers(wb, write, start):
     import random
 
     numbers = random.Random(start)
-    rows = "\n".join(f"{i},{start}{numbers.randrange(10**15):015d}" for i in range(10_000))
-    assert ingest(write(f"n,id\n{rows}\n"), table="t", wb=wb)["added"] == 10_000
+    rows = "\n".join(
+        f"{i},{start}{numbers.randrange(10**15):015d},ref-{numbers.randrange(10**16):016d},"
+        f"{uuid.UUID(int=numbers.randrange(1 << 128))},{numbers.randrange(1 << 160):040x}"
+        for i in range(10_000)
+    )
+    source = write(f"n,id,ref,uuid,hash\n{rows}\n")
+    assert ingest(source, table="t", wb=wb)["added"] == 10_000
 
 
 KILLED = """

@@ -5,12 +5,14 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.looks import list_looks
 from mlworkbench.data.kept import find_split, keep_split, list_splits, test_rows
 from mlworkbench.data.lake import declare_roles, newest_snapshot, sql, write_lake
+from mlworkbench.desk.cli import cli
 from mlworkbench.desk.verbs import tune
 from mlworkbench.modelling.datasets import (
     describe_problem,
@@ -128,6 +130,19 @@ def test_what_a_kept_split_refuses(cards):
     ):
         with pytest.raises(UserError, match=said):
             wrong()
+
+
+def test_splits_are_listed_with_all_their_parts_and_empty_ones_are_refused(cards):
+    def call(*words):
+        return CliRunner().invoke(cli, ["split", *words, "--workbench", str(cards.root)])
+
+    keep = ("keep", "w", "--table", "pay", "--label", "fraud", "--recipe")
+    refused = call(*keep, "weeks:2026-06-01")
+    assert "would have no train rows; pay reaches from 2026-01-01" in str(refused.exception)
+    assert list_splits(cards) == []
+    assert call(*keep, "weeks:2026-01-01:3:1:2").exit_code == 0
+    listed = call("list").output
+    assert "train" in listed and "validation" in listed and "weeks:2026-01-01:3:1:2" in listed
 
 
 def test_a_split_killed_between_rows_and_record_is_kept_anew(cards, monkeypatch):

@@ -208,6 +208,17 @@ def test_few_positives_and_few_entities_are_said():
     assert np.isnan(alone.low) and "1 positives are too few" in alone.note
 
 
+def test_rows_without_an_entity_are_drawn_each_for_itself():
+    """As if each of them had a name of its own, and not as if all were one customer."""
+    rng = np.random.default_rng(8)
+    label, score = rows(rng, 600, 0.3)
+    names = np.array([f"c{i % 90:02d}" for i in range(600)], dtype=object)
+    missing, named = names.copy(), names.copy()
+    missing[::4], named[::4] = np.nan, [f"d{i:03d}" for i in range(150)]
+    found, meant = (intervals("binary", label, score, entity=e)["auc"] for e in (missing, named))
+    assert (found.low, found.high) == (meant.low, meant.high)
+
+
 def test_money_without_the_dearer_mistake_has_no_interval():
     """No fraud was missed: however many false alarms there are, the sum says nothing of frauds."""
     label, more = np.r_[np.ones(20), np.zeros(400)], {"threshold": 0.5, "metrics": ["cost"]}

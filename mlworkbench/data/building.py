@@ -7,6 +7,8 @@ __all__ = [
     "declared_views",
     "find_view",
     "view_below",
+    "check_roles",
+    "built_view",
     "check_build",
     "source_of",
     "build",
@@ -32,8 +34,10 @@ from ..core.store import views as built_views
 from .computing import compute_view, parts_needed
 from .contracts import roles
 from mlworkbench.data.features import (
+    Feature,
     FeatureView,
     check_columns,
+    check_forbidden,
     check_late,
     definition,
     definition_hash,
@@ -204,6 +208,43 @@ def view_below(view: FeatureView, wb: Workbench | None = None) -> FeatureView | 
 
 
 # %% ../../nbs/2_data/09_building.ipynb #fb429ca8
+def check_roles(view: FeatureView, wb: Workbench) -> None:
+    """Refuse features that the contract of today does not allow.
+
+    Raises
+    ------
+    UserError
+        A feature reads a label before it is known, or is made of a forbidden column.
+    """
+    said = roles(view.table, wb)
+    check_forbidden(view, said.forbidden)
+    if said.label and said.label.lower() not in {name.lower() for name in view.late}:
+        days, rest = divmod(said.delay, dt.timedelta(days=1))
+        seconds = int(said.delay / dt.timedelta(seconds=1))
+        length = f"{seconds} seconds" if rest else f"{days} days"
+        check_late(view, {said.label: length if seconds else ""})
+
+
+def built_view(name: str, wb: Workbench) -> FeatureView | None:
+    """The view that was built last under a name, as it was declared then; None where none was."""
+    newest = sa.select(built_views.c.definition).where(built_views.c.name == name)
+    with reading(wb) as db:
+        row = db.execute(newest.order_by(built_views.c.snapshot.desc())).first()
+    if row is None:
+        return None
+    held = json.loads(row.definition)
+    features = (Feature(**f | {"by": tuple(f["by"])}) for f in held["features"])
+    return FeatureView(**held | {"features": tuple(features)})
+
+
+def _allowed(view: FeatureView, wb: Workbench) -> bool:
+    try:
+        check_roles(view, wb)
+    except UserError:
+        return False
+    return True
+
+
 def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
     """Refuse what cannot or must not be built, before anything is written.
 
@@ -213,10 +254,7 @@ def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
         The view does not fit the table, would read the future, or would overwrite a table.
     """
     check_columns(view, table_columns(view.table, at, wb))
-    said = roles(view.table, wb)
-    if said.label and said.label.lower() not in {name.lower() for name in view.late}:
-        seconds = int(said.delay / dt.timedelta(seconds=1))
-        check_late(view, {said.label: f"{seconds} seconds" if seconds else ""})
+    check_roles(view, wb)
     reserved = view.name.lower() == "predictions" or view.name.lower().startswith("mlw_")
     if (
         reserved
@@ -340,7 +378,7 @@ def views(wb: Workbench | None = None) -> list[dict]:
     -------
     list of dict
         ``view, table, features`` (how many), ``snapshot, rows, built`` (None before the first
-        build) and ``current``.
+        build) and ``current``: of today's table, and allowed by its contract of today.
     """
     wb = open_workbench(wb)
     found = list(declared_views(wb).values())
@@ -356,6 +394,7 @@ def views(wb: Workbench | None = None) -> list[dict]:
     for view in found:
         row = newest.get(view.name)
         same = row is not None and row.definition_sha256 == definition_hash(view)
+        same = same and row.source_snapshot == changed.get(view.table.lower())
         listed.append(
             {
                 "view": view.name,
@@ -364,7 +403,7 @@ def views(wb: Workbench | None = None) -> list[dict]:
                 "snapshot": row.snapshot if row else None,
                 "rows": row.rows if row else None,
                 "built": row.built if row else None,
-                "current": same and row.source_snapshot == changed.get(view.table.lower()),
+                "current": same and _allowed(view, wb),
             }
         )
     return listed

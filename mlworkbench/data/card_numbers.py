@@ -46,8 +46,10 @@ def card_number_sql(digits: str) -> str:
 
 # %% ../../nbs/2_data/03_card_numbers.ipynb #cbfccfae
 _BETWEEN = " ./\u00a0-"
-_HOLDS = r"\d{4}[-]\d{4}[-]\d{4}[-]\d{1,7}|\d{4}[-]\d{6}[-]\d{5}|\d{13,}"
-_HOLDS = _HOLDS.replace("[-]", f"[{_BETWEEN}]")
+_GROUPS = r"\d{4}[-]\d{4}[-]\d{4}[-]\d{1,7}|\d{4}[-]\d{6}[-]\d{5}|\d{13,}"
+_HOLDS = _GROUPS.replace("[-]", f"[{_BETWEEN}]")
+_ALONE = rf"(?:^|\D)({_GROUPS.replace('[-]', f'[{_BETWEEN}]{{2}}')})(?:\D|$)"
+_WORD = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9\p{L}]*\p{L}[0-9\p{L}]*"
 
 
 def _is_text(kind: str) -> bool:
@@ -80,6 +82,13 @@ def _cards(name: str, kind: str, select: str) -> str:
         return f"SELECT count_if({holds_card_sql(name)}) FROM ({select})"
     digits = f"SELECT {_digits(name, kind)} AS d FROM ({select})"
     return f"SELECT count_if({card_number_sql('d')}) FROM ({digits})"
+
+
+def _alike(name: str, select: str) -> str:
+    """Ask whether texts are ids: of one shape, and card numbers no more often than chance makes them."""
+    shape = f"regexp_replace({quoted(name)}, '\\d', '0', 'g')"
+    chance = f"count_if({holds_card_sql(name)}) * 3 <= count({quoted(name)})"
+    return f"SELECT min({shape}) = max({shape}) AND {chance} FROM ({select})"
 
 
 def refuse_card_numbers(
@@ -120,7 +129,12 @@ def refuse_card_numbers(
     for (name, kind), filled, many, held in zip(
         columns.items(), seen[::3], seen[1::3], seen[2::3], strict=True
     ):
-        if held and many * 2 < filled:
+        ids = held == filled and kind == "VARCHAR"
+        if (
+            held
+            and many * 2 < filled
+            and not (ids and con.execute(_alike(name, select)).fetchone()[0])
+        ):
             watched.append(name)
         if max(many, held if kind != "VARCHAR" else 0) * 3 <= filled:
             continue
@@ -130,7 +144,8 @@ def refuse_card_numbers(
                 f"column {name} of {where} holds card numbers: {cards:,} of {filled:,} values have an "
                 "issuer's prefix and length and pass the Luhn check",
                 f"Give {name} the role card in the table's contract, and it is masked or hashed on "
-                "its way in; or leave it out. Nothing was taken in",
+                "its way in (`mlworkbench contract infer TABLE --from FILE` writes one for a new "
+                "table); or leave it out. Nothing was taken in",
             )
     return tuple(watched)
 
@@ -149,7 +164,8 @@ def holds_card_sql(name: str) -> str:
     str
     """
     value = f"CAST({quoted(name)} AS VARCHAR)"
-    groups = f"list_transform(regexp_extract_all({value}, '{_HOLDS}'), lambda x: translate(x, '{_BETWEEN}', ''))"
+    apart = f"regexp_replace(regexp_replace({value}, '{_WORD}', 'x', 'g'), '(\\D)', '\\1\\1', 'g')"
+    groups = f"list_transform(regexp_extract_all({apart}, '{_ALONE}', 1), lambda x: translate(x, '{_BETWEEN}', ''))"
     hits = f"len(list_filter({groups}, lambda d: {card_number_sql('d')})) > 0"
     return f"CASE WHEN length({value}) > 12 AND regexp_matches({value}, '{_HOLDS}') THEN {hits} ELSE false END"
 

@@ -205,15 +205,13 @@ def csv_part(
     select = f"SELECT {', '.join([c.sql for c in columns] + kept)} FROM {source}"
     types = {c.name: c.type for c in columns}
     empties = frozenset(c.name for c in columns if c.empty)
-    long = [
-        n
-        for n, many, of in zip(dialect.names, counted.longs, counted.filled, strict=True)
-        if many * 3 > of
-    ]
-    suspects = could_be_cards({n: types[n] for n in long})
-    seen = zip(dialect.names, counted.texts, counted.longs, counted.filled, strict=True)
+    seen = [*zip(dialect.names, counted.texts, counted.longs, counted.filled, strict=True)]
+    whole = [n for n, text, many, of in seen if many * 3 > of or text == of > 0]
+    suspects = could_be_cards({n: types[n] for n in whole})
     watched = tuple(
-        n for n, text, many, of in seen if types[n] == "VARCHAR" and (text or 0 < many * 2 < of)
+        n
+        for n, text, many, of in seen
+        if types[n] == "VARCHAR" and (0 < text < of or 0 < many * 2 < of)
     )
     return Part(
         name,

@@ -24,6 +24,7 @@ __all__ = [
     "column",
     "calendar",
     "FeatureView",
+    "check_forbidden",
     "check_late",
     "definition",
     "definition_hash",
@@ -352,6 +353,32 @@ def _check_window(view: str, feature: Feature) -> None:
         )
 
 
+def check_forbidden(view: FeatureView, forbidden: Iterable[str]) -> None:
+    """Refuse features made of a column that its contract calls forbidden; to group by it is allowed.
+
+    Parameters
+    ----------
+    view : FeatureView
+        The view.
+    forbidden : iterable of str
+        Columns of its table.
+
+    Raises
+    ------
+    UserError
+        Names the feature and the column.
+    """
+    never = {name.lower() for name in forbidden}
+    for feature in view.features:
+        used = columns_read(feature.sql) if feature.kind == "expression" else {feature.column}
+        for name in sorted(n for n in used if n.lower() in never):
+            raise UserError(
+                f"feature '{feature.name}' of view '{view.name}' is made of '{name}', which the "
+                f"contract of '{view.table}' says is never a feature",
+                f"Leave it out, or take the role forbidden off {name} in contracts/{view.table}.yaml",
+            )
+
+
 def check_late(view: FeatureView, late: Mapping[str, str]) -> None:
     """Refuse features that read a column before it is known.
 
@@ -376,11 +403,12 @@ def check_late(view: FeatureView, late: Mapping[str, str]) -> None:
             waits = microseconds(feature.delay) if feature.delay else 0
             needed = microseconds(length) if length else 1
             grouped = name.lower() in {b.lower() for b in feature.by}
-            if aggregates and not grouped and waits >= needed and feature.kind != "ratio":
+            own = feature.kind == "ratio"  # divides what the row itself holds
+            if aggregates and not grouped and waits >= needed and not own:
                 continue
             raise UserError(
                 f"feature '{feature.name}' of view '{view.name}' would read the future: it uses "
-                f"'{name}' {f'after {feature.delay}' if feature.delay else 'at the event itself'}, "
+                f"'{name}' {f'after {feature.delay}' if feature.delay and not own else 'at the event itself'}, "
                 f"but that is known only {f'{length} ' if length else ''}later",
                 f'Use it in a window with delay="{length or "7 days"}", or leave it out',
             )
@@ -418,7 +446,7 @@ def check_columns(view: FeatureView, columns: Iterable[str]) -> None:
         if name.lower() not in known:
             raise UserError(
                 f"view '{view.name}' needs the column '{name}', which table '{view.table}' lacks",
-                nearest(name, columns),
+                nearest(name, columns) + f'; over a view, add column("{name}") to that view',
             )
     for feature in view.features:
         used = (

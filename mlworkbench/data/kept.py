@@ -183,7 +183,8 @@ def keep_split(
         seed,
         gap,
     )
-    rows = _write_rows(name, table, query, wb)
+    days = f"SELECT min({quoted(time)}), max({quoted(time)}) FROM {source}" if time else ""
+    rows = _write_rows(name, table, query, days, wb)
     used = str(resolve_split(parse_split(recipe), time or None, entity or None))
     kept = KeptSplit(name, table, used, key, label, snapshot, sealed, rows, actor())
     _record(kept, wb)
@@ -198,7 +199,7 @@ def _check_seal(sealed: bool, label: str, table: str) -> None:
         )
 
 
-def _write_rows(name: str, table: str, query: str, wb: Workbench) -> dict[str, int]:
+def _write_rows(name: str, table: str, query: str, days: str, wb: Workbench) -> dict[str, int]:
     """Write the rows of a split into the lake; returns how many each part has."""
     with write_lake(f"split {name} of {table}", wb=wb) as write:
         write.con.execute(
@@ -207,7 +208,16 @@ def _write_rows(name: str, table: str, query: str, wb: Workbench) -> dict[str, i
         write.con.execute("DELETE FROM mlw_splits WHERE split = ?", [name])
         write.con.execute(f"INSERT INTO mlw_splits SELECT ?, row_key, split FROM ({query})", [name])
         count = "SELECT part, count(row_key) FROM mlw_splits WHERE split = ? GROUP BY part ORDER BY part"
-        return dict(write.con.execute(count, [name]).fetchall())
+        rows = dict(write.con.execute(count, [name]).fetchall())
+        for part in ("train", "test"):
+            if not rows.get(part):
+                first, last = write.con.execute(days).fetchone() if days else ("", "")
+                reach = f"; {table} reaches from {first} to {last}" if days else ""
+                raise UserError(
+                    f"split '{name}' of {table} would have no {part} rows{reach}",
+                    "Choose another recipe, or other shares; nothing was kept",
+                )
+        return rows
 
 
 def _record(kept: KeptSplit, wb: Workbench) -> None:

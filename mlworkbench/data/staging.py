@@ -8,6 +8,7 @@ __all__ = [
     "clean_select",
     "stage",
     "tell_apart",
+    "write_staged",
     "Broken",
     "torn_rows",
     "broken_rows",
@@ -225,6 +226,31 @@ def tell_apart(
     )
 
 
+# %% ../../nbs/2_data/04_staging.ipynb #5e1f7a31
+def write_staged(
+    con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], key: Sequence[str]
+) -> None:
+    """Write the rows of ``mlw_staged`` that are new or changed.
+
+    Parameters
+    ----------
+    con : DuckDBPyConnection
+        In a lake transaction, after `tell_apart`.
+    table : str
+    columns, key : sequence of str
+    """
+    names = ", ".join(map(quoted, columns))
+    con.execute(
+        f"INSERT INTO {quoted(table)} BY NAME SELECT {names} FROM mlw_staged WHERE mlw_what = 'added'"
+    )
+    values = ", ".join(f"{quoted(c)} = s.{quoted(c)}" for c in columns if c not in key)
+    if key and values:
+        con.execute(
+            f"UPDATE {quoted(table)} SET {values} FROM mlw_staged s WHERE s.mlw_what = 'updated' "
+            f"AND {_met('s', quoted(table), key)}"
+        )
+
+
 # %% ../../nbs/2_data/04_staging.ipynb #744adf37
 @dataclass(frozen=True)
 class Broken:
@@ -300,7 +326,11 @@ def broken_rows(
 
 # %% ../../nbs/2_data/04_staging.ipynb #f6dd558b
 def quarantine(
-    con: duckdb.DuckDBPyConnection, table: str, parts: Sequence[Part], broken: Sequence[Broken]
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    parts: Sequence[Part],
+    broken: Sequence[Broken],
+    upsert: bool = False,
 ) -> int:
     """Put rows into quarantine, each once; gives how many were not there yet.
 
@@ -311,6 +341,9 @@ def quarantine(
     table : str
     parts : sequence of Part
     broken : sequence of Broken
+    upsert : bool
+        Whether the rows were to bring known keys up to date: then ``upserts`` is the snapshot over
+        which they may still do so.
 
     Returns
     -------
@@ -337,9 +370,14 @@ def quarantine(
         }
     )
     con.register("mlw_broken", rows)
+    over = ""
+    if upsert:
+        con.execute("ALTER TABLE mlw_quarantine ADD COLUMN IF NOT EXISTS upserts BIGINT")
+        over = ", (SELECT max(snapshot_id) FROM ducklake_snapshots('lake')) AS upserts"
     came = con.execute(
-        'INSERT INTO mlw_quarantine SELECT id, $table, source, sha256, line, reason, column_name, "row", $author, '
-        "timezone('UTC', now()) FROM (SELECT DISTINCT ON (id) * FROM mlw_broken) b ANTI JOIN mlw_quarantine q USING (id)",
+        "INSERT INTO mlw_quarantine BY NAME SELECT b.*, $table AS table_name, $author AS author, "
+        f"timezone('UTC', now()) AS \"at\"{over} "
+        "FROM (SELECT DISTINCT ON (id) * FROM mlw_broken) b ANTI JOIN mlw_quarantine q USING (id)",
         {"table": table, "author": actor()},
     ).fetchone()[0]
     con.unregister("mlw_broken")

@@ -72,17 +72,33 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
 
 @command(contract, "infer")
 @click.argument("table")
-def contract_infer(table: str, wb: Any) -> tuple[Any, str]:
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file that is to become the table: it is looked through, and nothing taken in.",
+)
+def contract_infer(table: str, source: str | None, wb: Any) -> tuple[Any, str]:
     """Write the contract that is certain without asking: types, the key, the event time.
 
     Never a range or a list of values: those are yours to declare in the file.
 
+    From a file of a table to be: its types, and the role card where columns hold card numbers.
+
     \b
-    Example:
+    Examples:
       mlworkbench contract infer payments
+      mlworkbench contract infer payments --from payments.csv
     """
     from mlworkbench.data import contracts as held
 
+    if source:
+        from mlworkbench.data.ingestion import draft_contract
+
+        file, cards = draft_contract(source, table, wb)
+        said = f"{file}: look through it, then `mlworkbench ingest {source} --table {table}`"
+        said += f"; masked on the way in: {', '.join(cards)}" if cards else ""
+        return {"table": table, "file": str(file), "version": None, "card": cards}, said
     kept = held.adopt(table, wb)
     file = held.contract_file(held.find_contract(table, wb).table, wb)
     said = f"version {kept.version} ({kept.changes})" if kept else "nothing new"
@@ -171,7 +187,13 @@ def contract_restore(table: str, version: int, wb: Any) -> tuple[Any, str]:
 @click.option(
     "--mended", type=click.Path(exists=True, dir_okay=False), help="That file, with values mended."
 )
-def contract_replay(table: str, file: str | None, mended: str | None, wb: Any) -> tuple[Any, str]:
+@click.option(
+    "--dismiss", multiple=True, metavar="ID", help="Take that row out for good; or `all`."
+)
+@click.option("--reason", default="", metavar="TEXT", help="Why they are dismissed.")
+def contract_replay(
+    table: str, file: str | None, mended: str | None, dismiss: tuple[str, ...], reason: str, wb: Any
+) -> tuple[Any, str]:
     """Judge the quarantined rows again, and take in those that keep the contract now.
 
     \b
@@ -179,14 +201,26 @@ def contract_replay(table: str, file: str | None, mended: str | None, wb: Any) -
       mlworkbench contract replay payments
       mlworkbench contract replay payments --export broken.csv
       mlworkbench contract replay payments --mended broken.csv
+      mlworkbench contract replay payments --dismiss all --reason "sent again by the bank"
     """
+    from mlworkbench.core.errors import UserError
     from mlworkbench.data import mending
+
+    if dismiss and (file or mended):
+        raise UserError("--dismiss stands alone", "Leave out --export and --mended")
+    if dismiss:
+        found = mending.dismiss(table, "all" if dismiss == ("all",) else dismiss, reason, wb)
+        told = f"{found['dismissed']:,} rows dismissed, {found['quarantined']:,} stay in quarantine"
+        return found, f"{table}: {told}"
 
     if file:
         rows = mending.write_quarantine(table, file, wb)
         return {"table": table, "file": file, "rows": rows}, f"{rows:,} rows of {table} in {file}"
     found = mending.replay(table, mended, wb)
-    told = f"{found['added']:,} of {found['rows']:,} rows came back, {found['quarantined']:,} stay in quarantine"
+    came = found["added"] + found["updated"]
+    told = (
+        f"{came:,} of {found['rows']:,} rows came back, {found['quarantined']:,} stay in quarantine"
+    )
     return found, f"{table}: {told}"
 
 

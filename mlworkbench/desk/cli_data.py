@@ -114,6 +114,7 @@ def simulate(what: str, wb: Any, **options: Any) -> tuple[Any, str]:
 @click.option(
     "--each", is_flag=True, help="A commit for each file: a killed call goes on where it was."
 )
+@click.option("--query", default="", metavar="SQL", help="What selects the rows of a database.")
 def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tuple[Any, str]:
     """Take files into a lake table: CSV, Parquet, JSON lines, also gzipped, patterns, https://….
 
@@ -142,6 +143,8 @@ def _taken(found: dict, dry_run: bool) -> str:
     parts += [f"{found['unchanged']:,} were there already"] if found["unchanged"] else []
     parts += [f"{found['quarantined']:,} in quarantine"] if found["quarantined"] else []
     told = f"{found['table']}: {', '.join(parts)}, of {found['rows']:,}"
+    if found["contract"] and not found["contract"].endswith(": the first version"):
+        told += f"; contract {found['contract']}"
     return (
         f"{told}; nothing was changed (--dry-run)"
         if dry_run

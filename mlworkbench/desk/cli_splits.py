@@ -64,6 +64,11 @@ def split_list(wb: Any) -> tuple[Any, str]:
     from mlworkbench.data.kept import list_splits
 
     found = [_plain(kept) for kept in list_splits(wb)]
-    shown = ("split", "table", "recipe", "sealed", "snapshot")
-    lines = [{n: row[n] for n in shown} | row["rows"] for row in found]
+    shown, parts = (
+        ("split", "table", "recipe", "sealed", "snapshot"),
+        ("train", "validation", "test"),
+    )
+    lines = [
+        {n: row[n] for n in shown} | {p: row["rows"].get(p, 0) for p in parts} for row in found
+    ]
     return found, as_table(lines)

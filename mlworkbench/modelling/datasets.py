@@ -32,6 +32,7 @@ import pandas as pd
 
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
+from ..data.building import built_view, check_roles
 from ..data.columns import literal
 from ..data.contracts import Roles
 from ..data.contracts import roles as contract_roles
@@ -405,10 +406,13 @@ def check_training(values: dict, wb: Workbench) -> Problem:
     Raises
     ------
     UserError
-        As ``describe_problem`` and ``check_parts``; and where a feature is the target, or alone
-        determines it, or cannot be trained from the disk.
+        As ``describe_problem`` and ``check_parts``; where the table's contract of today refuses a
+        feature of the view; and where a feature is the target, or alone determines it, or cannot
+        be trained from the disk.
     """
     problem, drop = describe_problem(values, wb), values.get("drop") or ""
+    if built := built_view(problem.view, wb):
+        check_roles(built, wb)  # the contract may say more today than when it was built
     name = problem.view or problem.table
     words = [n for n, kind in problem.features.items() if kind in ("category", "text")]
     if values.get("disk") and words:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ..core.errors import WorkbenchError
 from .draws import draw_counts
-from .metrics import checked
+from .metrics import checked, entity_units
 from .slices import holm, p_words
 
 # %% ../../nbs/4_modelling/07_fairness.ipynb #365a82b3
@@ -135,11 +135,7 @@ def group_fairness(
         raise WorkbenchError(
             f"'{attribute}' has {len(names)} group", "Choose an attribute with two or more groups"
         )
-    unit = (
-        np.arange(len(of))
-        if entity is None
-        else np.unique(np.asarray(entity), return_inverse=True)[1]
-    )
+    unit = np.arange(len(of)) if entity is None else entity_units(entity)[0]
     sums = _by_unit(rows, stopped, of, unit, len(names))
     table = _group_table(names, sums, np.bincount(of), level, least)
     drawn = _drawn_rates(sums, resamples, seed)

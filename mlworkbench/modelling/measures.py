@@ -14,7 +14,14 @@ import numpy as np
 from ..core.errors import WorkbenchError, nearest
 from .draws import Prepared, sorted_once
 from .influence import chain_influence, rank_influence
-from .metrics import Rows, checked, is_probability, row_costs, row_losses
+from mlworkbench.modelling.metrics import (
+    Rows,
+    checked,
+    entity_units,
+    is_probability,
+    row_costs,
+    row_losses,
+)
 
 
 # %% ../../nbs/4_modelling/02_measures.ipynb #cdfc09f4
@@ -245,12 +252,12 @@ def drawn_units(entity, n: int) -> tuple[np.ndarray, int, bool, str]:
     """Return the unit of each row, how many there are, whether units are rows, and their word."""
     if entity is None:
         return np.arange(n, dtype=np.int32), n, True, "rows"
-    names, of = np.unique(np.asarray(entity), return_inverse=True)
+    of, count = entity_units(entity)
     if of.shape != (n,):
         raise WorkbenchError(
             f"{of.size:,} entities and {n:,} rows do not match", "Give one for every row"
         )
-    return of.astype(np.int32), len(names), False, "entities"
+    return of.astype(np.int32), count, False, "entities"
 
 
 # %% ../../nbs/4_modelling/02_measures.ipynb #feae96ea

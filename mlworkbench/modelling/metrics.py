@@ -6,6 +6,7 @@
 __all__ = [
     "Rows",
     "checked",
+    "entity_units",
     "is_probability",
     "row_losses",
     "Metric",
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..core.errors import WorkbenchError, nearest
@@ -156,6 +158,26 @@ def _two_classes(rows: Rows) -> None:
             f"all {len(rows.label):,} rows have the label {only}",
             "Ranking needs both classes; take more rows or a longer period",
         )
+
+
+# %% ../../nbs/4_modelling/01_metrics.ipynb #5e1f7a21
+def entity_units(entity) -> tuple[np.ndarray, int]:
+    """Number the entities of rows, each row without one as a unit of its own.
+
+    Parameters
+    ----------
+    entity : array_like, shape (n,)
+        Texts, numbers or moments; some may be missing.
+
+    Returns
+    -------
+    (ndarray of int, shape (n,), int)
+        The unit of each row, in order of the entities; and how many units there are.
+    """
+    of, names = pd.factorize(pd.Series(entity), sort=True)
+    alone = of < 0
+    of[alone] = len(names) + np.arange(alone.sum())
+    return of, len(names) + int(alone.sum())
 
 
 # %% ../../nbs/4_modelling/01_metrics.ipynb #918aa675
@@ -498,13 +520,13 @@ def card_precision_at(day, customer, score, label, k: int = 100) -> float:
     if k < 1:
         raise WorkbenchError(f"k is {k}", "Choose how many cards a day, at least 1")
     days, on = np.unique(np.asarray(day), return_inverse=True)
-    cards, who = np.unique(np.asarray(customer), return_inverse=True)
-    found, shares = np.zeros(len(cards), dtype=bool), []
+    who, cards = entity_units(customer)
+    found, shares = np.zeros(cards, dtype=bool), []
     for place in range(len(days)):
         mine = np.flatnonzero((on == place) & ~found[who])
-        worst = np.full(len(cards), -np.inf)
+        worst = np.full(cards, -np.inf)
         np.maximum.at(worst, who[mine], rows.score[mine])
-        bad = np.zeros(len(cards), dtype=bool)
+        bad = np.zeros(cards, dtype=bool)
         bad[who[mine[rows.label[mine] == 1]]] = True
         top = np.argsort(-worst, kind="stable")[:k]
         top = top[np.isfinite(worst[top])]

@@ -22,7 +22,7 @@ from scipy import stats
 
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
-from .metrics import Rows, checked, row_costs
+from .metrics import Rows, checked, entity_units, row_costs
 
 
 # %% ../../nbs/4_modelling/07_money.ipynb #f9b47521
@@ -99,7 +99,7 @@ def clustered_sum(
     values = np.asarray(values, dtype=float)
     sums = values
     if entity is not None:
-        of = pd.factorize(np.asarray(entity))[0]
+        of, _ = entity_units(entity)
         sums = np.bincount(of, values)
     total, squares = float(sums.sum()), float((sums**2).sum())
     units, carried = len(sums), (total**2 / squares if squares > 0 else 0.0)
@@ -133,7 +133,7 @@ def cost_curve(
     """
     rows = checked("binary", label, score, weight)
     missed = costs.per_missed(amount, len(rows.label))
-    entity = None if entity is None else pd.factorize(np.asarray(entity))[0]
+    entity = None if entity is None else entity_units(entity)[0]
     share = np.unique(np.r_[np.geomspace(1 / len(rows.label), 1, points), 1.0])
     at = np.unique(np.quantile(rows.score, 1 - share))[::-1]
     lines = [_priced(rows, t, missed, costs.false_alarm, entity) for t in (np.inf, *at)]
@@ -185,7 +185,7 @@ def best_threshold(
     """Find the cheapest threshold; arguments as in `cost_curve`."""
     rows = checked("binary", label, score, weight)
     missed = costs.per_missed(amount, len(rows.label))
-    of = np.arange(len(rows.label)) if entity is None else pd.factorize(np.asarray(entity))[0]
+    of = np.arange(len(rows.label)) if entity is None else entity_units(entity)[0]
     half = (np.random.default_rng(seed).permutation(of.max() + 1) % 2)[of].astype(bool)
     paid = np.zeros(len(rows.label))
     for part in (half, ~half):

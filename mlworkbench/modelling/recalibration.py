@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from ..core.errors import WorkbenchError
-from .metrics import checked, is_probability
+from .metrics import checked, entity_units, is_probability
 
 
 # %% ../../nbs/4_modelling/07_recalibration.ipynb #c3e6b944
@@ -161,7 +161,7 @@ def _with_errors(at, x, rows, p, inverse, entity) -> Recalibrator:
     """Add the sandwich estimator's standard errors."""
     pull = x * (rows.weight * (rows.label - p))[:, None]
     if entity is not None:
-        names, of = np.unique(np.asarray(entity), return_inverse=True)
-        pull = np.column_stack([np.bincount(of, c, len(names)) for c in pull.T])
+        of, count = entity_units(entity)
+        pull = np.column_stack([np.bincount(of, c, count) for c in pull.T])
     se = np.sqrt(np.diag(inverse @ (pull.T @ pull) @ inverse) * len(pull) / max(1, len(pull) - 1))
     return Recalibrator(float(at[0]), float(at[1]), float(se[0]), float(se[1]))

@@ -16,7 +16,7 @@ from scipy import stats
 from ..core.errors import WorkbenchError
 from .draws import Prepared, replicate, sorted_once
 from .influence import rank_influence
-from .metrics import Rows, checked, row_losses
+from .metrics import Rows, checked, entity_units, row_losses
 
 # %% ../../nbs/4_modelling/07_slices.ipynb #58980138
 METRIC = {"binary": "auc", "multiclass": "accuracy", "regression": "mae"}
@@ -161,9 +161,7 @@ def slice_table(
     """
     metric = metric or METRIC[task]
     rows = checked(task, label, score, weight, classes)
-    unit = (
-        np.arange(len(rows.label)) if entity is None else np.unique(entity, return_inverse=True)[1]
-    )
+    unit = np.arange(len(rows.label)) if entity is None else entity_units(entity)[0]
     lines = {
         k: _held(rows, np.asarray(m, bool), unit, metric, level, least) for k, m in slices.items()
     }
