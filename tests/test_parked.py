@@ -35,6 +35,15 @@ mw.log_metric('result', result)
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays(wb):
+    """A kernel that a failed test has left waiting ends with it."""
+    yield
+    for run in list_runs(wb=wb):
+        if run.state == "parked":
+            cancel_run(run, seconds=60, wb=wb)
+
+
 def notebook(wb, *cells: str) -> None:
     made = [nbformat.v4.new_code_cell(c) for c in cells]
     if "depth: int" in cells[0]:
@@ -168,6 +177,7 @@ def test_a_changed_cell_before_the_failed_one_is_refused_and_cancel_ends_the_ker
 
 
 def test_a_kernel_past_its_time_ends_with_its_children(wb):
+    wb = settings(wb, kernel="python3")  # forked ones have a server that sweeps after them
     child = (
         "import os, subprocess\nchild = subprocess.Popen(['sleep', '600'], start_new_session=True)"
     )
@@ -181,7 +191,7 @@ def test_a_kernel_past_its_time_ends_with_its_children(wb):
 
 
 def test_a_killed_holder_takes_the_kernel_along_and_the_run_starts_over(wb):
-    wb = settings(wb, kernel="python3")  # an ordinary kernel, for once
+    wb = settings(wb, kernel="python3")
     run = park(wb, COUNTED + "import os", "loaded = 1", "1 / 0", minutes=7)
     with entered(run) as client:
         kernel = int(value(client, "os.getpid()"))
@@ -232,11 +242,8 @@ def test_the_command_returns_at_once_and_takes_the_run_along_when_it_is_killed(w
     notebook(wb, "loaded = 1", "1 / 0")
     code, _, err = command(wb, capsys, "run", str(wb.root / "long.ipynb"), "--park", "30")
     run = list_runs(wb=wb)[-1]
-    try:
-        assert code == 1 and f"mlworkbench resume {run.run}" in err
-        _, out, _ = command(wb, capsys, "enter", run.run, "--json")
-        assert json.loads(out)["connection"] == read_parked(run).connection
-        assert "parked until" in command(wb, capsys, "runs")[1]
-        assert f"mlworkbench enter {run.run}" in command(wb, capsys, "show", run.run)[1]
-    finally:
-        cancel_run(run, seconds=60, wb=wb)
+    assert code == 1 and f"mlworkbench resume {run.run}" in err
+    _, out, _ = command(wb, capsys, "enter", run.run, "--json")
+    assert json.loads(out)["connection"] == read_parked(run).connection
+    assert "parked until" in command(wb, capsys, "runs")[1]
+    assert f"mlworkbench enter {run.run}" in command(wb, capsys, "show", run.run)[1]
