@@ -26,6 +26,11 @@ TRAINING = [
     "print(m.score(x, y))",
 ]
 TRIVIAL = ["print(seed + 1)"]
+HALF = (
+    ".draft.new",
+    "progress.json",
+    ".notebook.ipynb.new",
+)  # not to be there when a run has ended
 
 
 def write_notebook(path: Path, cells: list[str]) -> Path:
@@ -155,7 +160,10 @@ def trainings(wb, folder: Path, runs: int, rounds: int, jobs: int) -> dict:
     print(
         f"  the grid is {found['pool'] / found['grid']:.1f} times faster than Papermill in a pool,"
     )
-    print(f"  and {found['loop'] / found['grid']:.1f} times faster than Papermill's loop")
+    print(f"  and {found['loop'] / found['grid']:.1f} times faster than Papermill's loop;")
+    print(
+        f"  spares are {found['pool'] / found['spares']:.1f} times faster than Papermill in a pool"
+    )
     return found
 
 
@@ -171,29 +179,37 @@ def trivial(wb, folder: Path, runs: int, jobs: int) -> dict:
         middle = held()
         grid_of(wb, source, list(range(runs // 2)), jobs)
         after = held()
-        many = min(50, runs)
-        took = timed(lambda: in_pool(pool, one_papermill, str(source), list(range(many))))
-        theirs = took / many
-        some = list(range(many))
-        mine = processor_seconds(pool, lambda: grid_of(wb, source, some, jobs))
-        papermills = processor_seconds(
-            pool, lambda: in_pool(pool, one_papermill, str(source), some)
-        )
-    recorded = len(list_runs(wb=wb)) - known - runs // 2 - many
+        many = list(range(min(50, runs)))
+        times: dict[str, list[float]] = {"ours": [], "papermill": []}
+        processor = {"ours": 0.0, "papermill": 0.0}
+        works = {
+            "ours": lambda: grid_of(wb, source, many, jobs),
+            "papermill": lambda: in_pool(pool, one_papermill, str(source), many),
+        }
+        for name in ("ours", "papermill", "ours"):
+            spent = processor_seconds(
+                pool, lambda name=name: times[name].append(timed(works[name]) / len(many))
+            )
+            processor[name] = 1000 * spent / len(many)
+    mine, theirs = statistics.mean(times["ours"]), times["papermill"][0]
+    made = runs + runs // 2 + 2 * len(many)
+    recorded = len(list_runs(wb=wb)) - known
+    half = [f for f in (wb.files / "runs").glob("*/*") if f.name in HALF]
+    print(f"{len(many)} trivial runs, {jobs} at once; seconds a run:")
+    print(f"  ours {mine:.4f}, Papermill in a pool {theirs:.3f}: {theirs / mine:.1f} times faster")
     print(
-        f"{runs} trivial runs, {jobs} at once: {ours:.4f} s a run, Papermill in a pool {theirs:.3f} s"
+        f"  processor time: {processor['ours']:.0f} ms a run, Papermill {processor['papermill']:.0f} ms"
     )
-    print(f"  {theirs / ours:.1f} times faster; {recorded} of {runs} recorded")
-    print(
-        f"  processor time: {1000 * mine / many:.0f} ms a run, Papermill {1000 * papermills / many:.0f} ms"
-    )
+    print(f"{runs} trivial runs in one grid: {ours:.4f} s a run, {theirs / ours:.1f} times faster")
+    print(f"  {recorded} of {made} recorded; half-written files left in their folders: {len(half)}")
     for name in before:
         print(
-            f"  {name}: before {before[name]:,}, after {middle[name]:,}, after half as many more {after[name]:,}"
+            f"  {name}: before {before[name]:,}, after {runs} {middle[name]:,}, after {runs // 2} more {after[name]:,}"
         )
     return {
-        "ours": ours,
+        "ours": mine,
         "papermill": theirs,
+        "ours in a long grid": ours,
         "recorded": recorded,
         "before": before,
         "after": after,
