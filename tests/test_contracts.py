@@ -699,6 +699,7 @@ def test_a_profile_in_every_form(wb, tmp_path):
             "amount": [rng.lognormvariate(0, 1) if i % 4 else None for i in range(rows)],
             "none": pa.array([None] * rows, pa.float64()),
             "label": [int(rng.random() < 0.1) for i in range(rows)],
+            "who": [rng.randrange(4_000) for i in range(rows)],
         }
     )
     first = ingest(table, table="t", key="id", wb=wb)["snapshot"]
@@ -718,6 +719,7 @@ def test_a_profile_in_every_form(wb, tmp_path):
         and by["none"].distinct == 0
         and by["label"].distinct == 2
     )
+    assert by["id"].distinct == 60_000 and by["who"].distinct <= 4_000
     assert abs(by["amount"].distinct / 45_000 - 1) < 0.5 and by["amount"].label < 0.05
     page = tmp_path / "page.html"
     done = CliRunner().invoke(

@@ -19,6 +19,7 @@ from mlworkbench.data.features import (
     calendar,
     check_columns,
     check_late,
+    check_numbers,
     column,
     count,
     decayed,
@@ -314,6 +315,8 @@ def test_a_missing_column_is_named_with_the_nearest_right_one():
         check_columns(
             view_of(mean("amuont", "customer_id", "1 day")), simulate_cards(9, 9, 1).column_names
         )
+    with pytest.raises(UserError, match="takes the mean of 'shop', which is text"):
+        check_numbers(view_of(mean("shop", "customer_id", "1 day")), {"shop": "VARCHAR"})
     with pytest.raises(UserError, match="Did you mean 'at'|lacks"):
         check_columns(dataclasses.replace(handbook_view(), time="att"), ["transaction_id", "at"])
 

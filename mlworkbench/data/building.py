@@ -39,6 +39,7 @@ from mlworkbench.data.features import (
     check_columns,
     check_forbidden,
     check_late,
+    check_numbers,
     definition,
     definition_hash,
 )
@@ -253,7 +254,9 @@ def check_build(view: FeatureView, at: int | str | None, wb: Workbench) -> None:
     UserError
         The view does not fit the table, would read the future, or would overwrite a table.
     """
-    check_columns(view, table_columns(view.table, at, wb))
+    types = table_columns(view.table, at, wb)
+    check_columns(view, types)
+    check_numbers(view, types)
     check_roles(view, wb)
     reserved = view.name.lower() == "predictions" or view.name.lower().startswith("mlw_")
     if (

@@ -37,7 +37,8 @@ def one_statement(con: duckdb.DuckDBPyConnection, query: str) -> str:
         statements = con.extract_statements(query)
     except (duckdb.Error, UnicodeError) as err:
         raise UserError(
-            f"the query cannot be parsed: {shortened(err)}", "Check the SQL near the place shown"
+            f"the query cannot be parsed: {shortened(err)}",
+            "Check the SQL near the place shown; a name that is a word of SQL goes in double quotes",
         ) from err
     if len(statements) != 1:
         raise UserError(

@@ -24,6 +24,7 @@ __all__ = [
     "column",
     "calendar",
     "FeatureView",
+    "check_numbers",
     "check_forbidden",
     "check_late",
     "definition",
@@ -68,7 +69,7 @@ def microseconds(text: str) -> int:
     if not found or found[2] not in _UNITS:
         raise UserError(
             f"'{text}' is no length of time",
-            "Write a number and seconds, minutes, hours, days or weeks: 7 days",
+            "Write a number and seconds, minutes, hours, days or weeks: 7 days; for a month, 30 days",
         )
     return int(found[1]) * _UNITS[found[2]] * 1_000_000
 
@@ -351,6 +352,34 @@ def _check_window(view: str, feature: Feature) -> None:
             f"feature '{feature.name}' of view '{view}' has the window {feature.window}",
             "A window reaches back from the row: 7 days, 10 rows, all",
         )
+
+
+def check_numbers(view: FeatureView, types: Mapping[str, str]) -> None:
+    """Refuse to add or average texts.
+
+    Parameters
+    ----------
+    view : FeatureView
+        The view.
+    types : mapping of str to str
+        Column of its table to type.
+
+    Raises
+    ------
+    UserError
+        Names the feature and the column.
+    """
+    texts = {name.lower() for name, kind in types.items() if kind == "VARCHAR"}
+    for feature in view.features:
+        if (
+            feature.kind in ("sum", "mean", "std", "ratio", "decayed")
+            and feature.column.lower() in texts
+        ):
+            raise UserError(
+                f"feature '{feature.name}' of view '{view.name}' takes the {feature.kind} of "
+                f"'{feature.column}', which is text",
+                "Use distinct, share or last for it",
+            )
 
 
 def check_forbidden(view: FeatureView, forbidden: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ from mlworkbench.data.lake import (
     quoted,
     shortened,
     snapshot_number,
+    snapshots,
     table_columns,
 )
 
@@ -177,7 +178,7 @@ def diff(
     wb = open_workbench(wb)
     old, new = (snapshot_number(s, wb) for s in (before, after))
     new = newest_snapshot(wb) if new is None else new
-    columns = [table_columns(table, at, wb) for at in (old, new)]
+    columns = [_columns_then(table, at, wb) for at in (old, new)]
     shared = [c for c, kind in columns[1].items() if c in columns[0]]
     key = _identity(table, old, new, wb)
     query = (
@@ -187,22 +188,42 @@ def diff(
     )
     values = [] if key is None else [c for c in shared if c not in key]
     found = {"table": table, "before": old, "after": new}
-    found |= _counted(query, values, limit, lake_cursor(wb)) | {"schema": _schema(*columns)}
+    order = "before, after" if key is None else ", ".join(map(quoted, key)) or "rowid"
+    found |= _counted(query, values, limit, order, lake_cursor(wb)) | {"schema": _schema(*columns)}
     return found | {"key": ["rowid"] if key == [] else key or [], "sql": query}
 
 
-def _counted(query: str, values: list[str], limit: int, con: duckdb.DuckDBPyConnection) -> dict:
+def _columns_then(table: str, at: int | None, wb: Workbench) -> dict[str, str]:
+    try:
+        return table_columns(table, at, wb)
+    except UserError:
+        later = [s["snapshot"] for s in snapshots(table, wb=wb) if s["snapshot"] > (at or 0)]
+        if not later:
+            raise
+        raise UserError(
+            f"table '{table}' was not there yet at snapshot {at}, it came with {later[0]}",
+            f"`mlworkbench diff {table} {later[0]} …`",
+        ) from None
+
+
+def _counted(
+    query: str, values: list[str], limit: int, order: str, con: duckdb.DuckDBPyConnection
+) -> dict:
     flags = [f"count(*) FILTER (change = 'changed' AND {quoted('≠' + c)})" for c in values]
     kinds = [f"count(*) FILTER (change = '{k}')" for k in ("added", "removed", "changed")]
     try:
         counts = con.execute(f"SELECT {', '.join(kinds + flags)} FROM ({query})").fetchone()
         drop = ", ".join(quoted("≠" + c) for c in values)
-        shown = f"SELECT * {f'EXCLUDE ({drop})' if drop else ''} FROM ({query}) ORDER BY ALL LIMIT {int(limit)}"
-        cursor = con.execute(shown)
+        shown = f"SELECT * {f'EXCLUDE ({drop})' if drop else ''} FROM ({query})"
+        cursor = con.execute(  # some of each kind
+            f"SELECT * EXCLUDE (mlw_n) FROM (SELECT *, row_number() OVER (PARTITION BY change ORDER BY {order}) "
+            f"AS mlw_n FROM ({shown})) ORDER BY mlw_n, change LIMIT {int(limit)}"
+        )
     except duckdb.Error as err:
         raise WorkbenchError(f"the states cannot be compared: {shortened(err)}") from err
     names = [d[0] for d in cursor.description]
     rows = [_only_changes(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+    rows.sort(key=lambda row: row["change"])
     changed = {c: n for c, n in zip(values, counts[3:], strict=True) if n}
     return dict(zip(("added", "removed", "changed"), counts, strict=False)) | {
         "columns": changed,

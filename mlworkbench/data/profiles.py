@@ -283,7 +283,8 @@ def profile(
         There is no such table or snapshot.
     """
     wb = open_workbench(wb)
-    columns, label = table_columns(table, at, wb), roles(table, wb).label
+    columns, said = table_columns(table, at, wb), roles(table, wb)
+    label = said.label
     label = label if label in columns and (_number(columns[label])) else None
     now = snapshot_number(at, wb)
     rows, exact, samples = _looked_at(table, columns, now, wb)
@@ -295,7 +296,16 @@ def profile(
     known = dict(zip(columns, samples, strict=True))
     target = known[label].to_numpy(zero_copy_only=False) if label else None
     seen = [
-        _seen(n, kind, rows, e, known[n], older.get(n), None if n == label else target)
+        _seen(
+            n,
+            kind,
+            rows,
+            e,
+            known[n],
+            older.get(n),
+            None if n == label else target,
+            said.key == (n,),
+        )
         for (n, kind), e in zip(columns.items(), exact, strict=True)
     ]
     return Profile(table, now, then, rows, len(samples[0]) if samples else 0, label, seen)
@@ -310,11 +320,21 @@ def _looked_at(
 
 
 def _seen(
-    name: str, kind: str, rows: int, exact: list, sample: Any, older: Any, target: np.ndarray | None
+    name: str,
+    kind: str,
+    rows: int,
+    exact: list,
+    sample: Any,
+    older: Any,
+    target: np.ndarray | None,
+    key: bool,
 ) -> Seen:
     number = _number(kind) or _moment(kind)
     values, known = _filled(sample, number)
     filled, least, largest, mean = exact
+    distinct = int(filled) if key else _distinct(values, int(filled))
+    if _number(kind) and "INT" in kind and filled:
+        distinct = min(distinct, int(largest) - int(least) + 1)
     edges = _edges(values) if number else _frequent(values)
     shares = _shares(values, number, edges)
     psi = divergence = related = None
@@ -329,7 +349,7 @@ def _seen(
         name,
         kind,
         rows - int(filled),
-        _distinct(values, int(filled)),
+        distinct,
         _text(least),
         _text(largest),
         None if _text(mean) == "" else float(mean),

@@ -51,7 +51,7 @@ def shown(text: str) -> str:
     parts = urllib.parse.urlsplit(text)
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
-    return urllib.parse.urlunsplit((parts.scheme, f"{host}{port}", parts.path, "", ""))
+    return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
 # %% ../../nbs/2_data/04_remote.ipynb #f8ff28bb

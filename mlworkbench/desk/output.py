@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from ..core.errors import UserError
+from ..core.errors import UserError, WorkbenchError
 from ..core.markup import data_text
 from ..data.doors import shortened
 
@@ -35,6 +35,10 @@ def _rows(relation: duckdb.DuckDBPyRelation) -> tuple[list[str], list[tuple]]:
 def _explained() -> Iterator[None]:
     try:
         yield
+    except duckdb.IOException as err:
+        raise WorkbenchError(
+            f"the query fails: {shortened(err)}", "`mlworkbench doctor` says what is not as it was"
+        ) from err
     except duckdb.Error as err:
         raise UserError(
             f"the query fails: {shortened(err)}", "Check the SQL and the values"
