@@ -494,7 +494,9 @@ def test_the_job_evaluate(trained):
 
 def test_groups_of_a_task_without_yes_or_no_and_blocked_rows_are_told(wb):
     n, rng = 3000, np.random.default_rng(0)
-    frame = pd.DataFrame({"id": np.arange(n), "a": rng.normal(size=n), "sex": rng.choice(["f", "m"], n)})
+    frame = pd.DataFrame(
+        {"id": np.arange(n), "a": rng.normal(size=n), "sex": rng.choice(["f", "m"], n)}
+    )
     frame["y"] = frame["a"] + rng.normal(size=n) * np.where(frame["sex"] == "f", 3, 1)
     frame["blocked"], frame["weight"] = np.arange(n) % 5 == 0, rng.choice([1.0, 5.0], n)
     ingest(frame, table="cens", key="id", wb=wb)

@@ -186,7 +186,7 @@ def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
         storage=storage, wb=wb,
     )  # fmt: skip
     assert found.trials == 5 and len(list_runs(wb=wb)) <= 2
-    assert found.run is None and " rows" not in found.sentence.partition(";")[0]  # whose, nobody knows
+    assert found.run is None and " rows" not in found.sentence.partition(";")[0]
     states = [t.state.name for t in optuna.load_study(study_name="theirs", storage=storage).trials]
     assert states[:3] == ["COMPLETE"] * 3 and len(states) == 5
     with pytest.raises(UserError, match="Did you mean 'theirs'"):
