@@ -11,7 +11,7 @@ from scipy import stats
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.settings import Workbench
 from mlworkbench.execution.journal import log_file, log_predictions, log_read
-from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions
@@ -118,6 +118,23 @@ def test_several_runs_are_corrected(world):
     assert found.as_json()["against"][runs[2].run]["p_holm"] is not None
 
 
+def test_the_command_tells_of_each_run_the_tests_and_what_changed_sides(world):
+    from click.testing import CliRunner
+
+    from mlworkbench.desk.cli import cli
+
+    runs = [world.one.run, world.two.run, world.run("four", 1.8).run]
+    words = ["compare", *runs, "--workbench", str(world.wb.root)]
+    text = CliRunner().invoke(cli, words).stdout
+    told = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+    assert {v["verdict"] for v in told["against"].values()} <= {"better", "worse", "cannot tell"}
+    assert "against one" in text and "four" in text and "p_holm" in text
+    assert "DeLong: AUC differs" in text and "McNemar: " in text and "week of " in text
+    changed = told["changed"]
+    assert changed["rows"] and f"{changed['rows']:,} rows changed sides" in text
+    assert f"{changed['money']:+,.0f} {changed['currency']} to two" in text
+
+
 def test_runs_on_other_rows_are_named_or_refused(world):
     rows = pd.DataFrame({"key": np.arange(900), "label": world.label, "score": world.x[:, 0]})
     some = import_predictions(rows[:600], name="some", wb=world.wb)
@@ -143,6 +160,17 @@ def test_imported_scores_are_checked(world):
         import_predictions(rows, key="id", like=world.one, wb=world.wb)
     with pytest.raises(UserError, match="not finite"):
         import_predictions(rows.assign(score=[0.1, np.nan, 1]), key="id", wb=world.wb)
+    before = len(list_runs(wb=world.wb))
+    like = pd.DataFrame({"key": np.arange(900), "score": np.nan})
+    for wrong, why, how in (
+        (like, "900 of 900 scores are missing", {"like": world.one}),
+        (rows.assign(label="x"), "labels are words, such as 'x'", {"key": "id"}),
+        (rows.iloc[:0], "no rows", {"key": "id"}),
+        (rows, "Did you mean 'test'", {"key": "id", "split": "tset"}),
+    ):
+        with pytest.raises(UserError, match=why):
+            import_predictions(wrong, wb=world.wb, **how)
+    assert len(list_runs(wb=world.wb)) == before  # a mistake leaves no run behind
     polars = pytest.importorskip("polars")
     got = import_predictions(polars.from_pandas(rows), key="id", name="polars", wb=world.wb)
     assert got.state == "finished" and got.metrics["auc"]["value"] == 1

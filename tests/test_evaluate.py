@@ -15,7 +15,8 @@ from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.looks import list_looks
-from mlworkbench.data.lake import sql
+from mlworkbench.data.ingestion import ingest
+from mlworkbench.data.lake import declare_roles, sql, write_lake
 from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.drift import drift_table, stability
 from mlworkbench.modelling.evaluation import log_predictions
@@ -489,3 +490,31 @@ def test_the_job_evaluate(trained):
     ):
         with pytest.raises((UserError, WorkbenchError)):
             run("evaluate", wb=wb, **wrong)
+
+
+def test_groups_of_a_task_without_yes_or_no_and_blocked_rows_are_told(wb):
+    n, rng = 3000, np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"id": np.arange(n), "a": rng.normal(size=n), "sex": rng.choice(["f", "m"], n)}
+    )
+    frame["y"] = frame["a"] + rng.normal(size=n) * np.where(frame["sex"] == "f", 3, 1)
+    frame["blocked"], frame["weight"] = np.arange(n) % 5 == 0, rng.choice([1.0, 5.0], n)
+    ingest(frame, table="cens", key="id", wb=wb)
+    with write_lake("roles", wb=wb) as write:
+        declare_roles(write.con, "cens", blocked="blocked", sensitive="sex")
+    found = []
+    for weight in (None, frame["weight"]):
+        about = {"table": "cens", "target": "y", "key": "id", "task": "regression"}
+        run = open_run(values=about, wb=wb)
+        log_predictions(
+            frame["y"], frame["a"], key=frame["id"], weight=weight, task="regression",
+            run=run.run, wb=wb,
+        )  # fmt: skip
+        found.append(evaluate(run.run, wb=wb))
+    plain, weighted = found
+    assert plain.alarms[0].startswith("Censored: 600 of 3,000 rows of cens were blocked")
+    assert not [a for a in weighted.alarms if a.startswith("Censored")]
+    size = frame["weight"].sum() ** 2 / (frame["weight"] ** 2).sum()
+    assert f"worth {size:,.0f} equal ones" in weighted.about
+    assert [a for a in plain.alarms if a.startswith("Unfair: sex = f has ")]
+    assert [u for u in plain.unsaid if "this task is regression" in u]

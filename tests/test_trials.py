@@ -81,7 +81,8 @@ def test_each_trial_is_a_run_with_the_types_of_the_cell(wb):
 def test_mistakes_are_named_before_a_kernel_starts(wb):
     path = notebook(wb)
     for given, options, words in (
-        ({"dept": "2:8"}, {}, "no parameter 'dept'"),
+        ({"dept": "2:8"}, {}, "no parameter 'dept'. Did you mean 'depth'"),
+        ({"depth": "2:8"}, {"metric": "averge_precision"}, "Did you mean 'average_precision'"),
         ({"depth": "2:40"}, {}, "out of range"),
         ({"depth": "8:2"}, {}, "empty range"),
         ({"depth": "2:8"}, {"metric": "gain"}, "is better"),
@@ -176,7 +177,7 @@ def test_parallel_workers(wb):
 def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
     storage = f"sqlite:///{tmp_path / 'theirs.db'}"
     theirs = optuna.create_study(study_name="theirs", storage=storage, direction="maximize")
-    theirs.optimize(lambda t: -abs(t.suggest_int("depth", 2, 10) - 6) / 10, n_trials=3)
+    theirs.optimize(lambda t: 9 - abs(t.suggest_int("depth", 2, 10) - 6) / 10, n_trials=3)
     table = studies.study_trials("theirs", wb, storage)
     assert len(table) == 3 and "depth" in table
     assert {"history", "slices"} <= set(studies.study_figures("theirs", wb, storage))
@@ -185,6 +186,7 @@ def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
         storage=storage, wb=wb,
     )  # fmt: skip
     assert found.trials == 5 and len(list_runs(wb=wb)) <= 2
+    assert found.run is None and " rows" not in found.sentence.partition(";")[0]
     states = [t.state.name for t in optuna.load_study(study_name="theirs", storage=storage).trials]
     assert states[:3] == ["COMPLETE"] * 3 and len(states) == 5
     with pytest.raises(UserError, match="Did you mean 'theirs'"):

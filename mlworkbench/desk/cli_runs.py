@@ -314,14 +314,18 @@ def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[An
       mlworkbench compare train-1,train-2,train-3 train-4,train-5,train-6
     """
     from mlworkbench.desk.verbs import compare as compare_any
+    from mlworkbench.modelling.comparison import against_rows, paired_tests_text, plain_numbers
     from mlworkbench.modelling.for_whom import by_slice
     from mlworkbench.modelling.repeats import repeats_text
+    from mlworkbench.modelling.sides import changed_sides, run_names, sides_json, sides_text
 
     named = [r.split(",") if "," in r else r for r in runs]
     found = compare_any(named, wb=wb, **options)
     if any(isinstance(r, list) for r in named):
         return found.as_json(), repeats_text(found)
     slices = by_slice(found, by, wb=wb).to_dict("records") if by else []
+    sides = changed_sides(found, options["alarms"], wb=wb) if found.task == "binary" else None
+    changed = sides_text(sides, *run_names(found.runs)[:2]) if sides else ""
     rows = []
     for m in found.metrics:
         row: dict = {"metric": m["metric"]} | {
@@ -336,11 +340,18 @@ def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[An
         for n, values in found.parameters.items()
     ]
     parts = [found.sentence, as_table(rows)]
-    parts += [as_table(differ) if differ else "no parameter differs"]
+    parts += [as_table(against_rows(found))] if len(found.runs) > 2 else []
+    weeks = [{"week": w} | plain_numbers(d) | {"rows": d.n} for w, d in found.weeks.items()]
+    parts += [as_table(weeks)] if weeks else []
+    parts += [t for t in (paired_tests_text(found), changed, *found.differs.untold) if t]
+    parts += (
+        [as_table(differ)] if differ else [] if found.differs.untold else ["no parameter differs"]
+    )
     parts += [
         f"cell {c['second'] or c['first']} {c['change']}\n{c['diff']}"
         for cells in found.differs.code.values()
         for c in cells
     ]
     parts += [as_table(slices)] if by else []
-    return found.as_json() | ({"slices": slices} if by else {}), "\n\n".join(parts)
+    told = found.as_json() | {"changed": sides and sides_json(sides)}
+    return told | ({"slices": slices} if by else {}), "\n\n".join(parts)

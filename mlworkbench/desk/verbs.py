@@ -325,6 +325,8 @@ def compare(runs: list, *, wb: Workbench | None = None, **options: Any) -> Any:
     from mlworkbench.modelling.comparison import compare_runs
     from mlworkbench.modelling.repeats import compare_repeats
 
+    if isinstance(runs, str):
+        raise UserError(f"one run ('{runs}') cannot be compared", "Give a list of two or more")
     if not any(isinstance(r, list | tuple) for r in runs):
         return compare_runs(list(runs), wb=wb, **options)
     groups = [list(r) if isinstance(r, list | tuple) else [r] for r in runs]

@@ -19,13 +19,17 @@ from ..execution.record import Run
 
 # %% ../../nbs/4_modelling/07_differing.ipynb #39f7b88d
 def differing_parameters(runs: list[Run]) -> dict[str, list]:
-    """Parameters that are not the same in all the runs: name to values, None where a run has none."""
+    """Parameters that are not the same in all the runs: name to values, None where a run has none.
+
+    Of imported scores nobody knows how they came about: they make no difference.
+    """
     names = sorted({n for r in runs for n in r.params})
-    return _differing({n: [r.params.get(n) for r in runs] for n in names})
+    return _differing({n: [r.params.get(n) for r in runs] for n in names}, runs)
 
 
-def _differing(found: dict[str, list]) -> dict[str, list]:
-    return {n: v for n, v in found.items() if any(x != v[0] for x in v[1:])}
+def _differing(found: dict[str, list], runs: list[Run]) -> dict[str, list]:
+    ours = [i for i, r in enumerate(runs) if r.kind != "import"]
+    return {n: v for n, v in found.items() if any(v[i] != v[ours[0]] for i in ours)}
 
 
 # %% ../../nbs/4_modelling/07_differing.ipynb #33bd6d6b
@@ -89,12 +93,15 @@ class Differs:
         By parameter, table (the snapshots read) and package (versions).
     code : dict of str to list of dict
         Run to its cells that differ from the first run's; see `changed_cells`.
+    untold : list of str
+        Of which run nothing of this is known, and why, as sentences.
     """
 
     parameters: dict = field(default_factory=dict)
     code: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
     packages: dict = field(default_factory=dict)
+    untold: list = field(default_factory=list)
 
 
 def what_differs(runs: list[Run], wb: Workbench | None = None) -> Differs:
@@ -121,10 +128,16 @@ def what_differs(runs: list[Run], wb: Workbench | None = None) -> Differs:
     versions = {(row.package, row.run): row.version for row in had}
     names = sorted({p for p, _ in versions})
     cells = [run_cells(r) for r in runs]
-    code = {r: changed_cells(cells[0], c) for r, c in zip(ids[1:], cells[1:], strict=True)}
+    both = [(r, c) for r, c in zip(ids[1:], cells[1:], strict=True) if c and cells[0]]
+    code = {r: changed_cells(cells[0], c) for r, c in both}
     return Differs(
         differing_parameters(runs),
         {r: c for r, c in code.items() if c},
-        _differing(data),
-        _differing({p: [versions.get((p, r)) for r in ids] for p in names}),
+        _differing(data, runs),
+        _differing({p: [versions.get((p, r)) for r in ids] for p in names}, runs),
+        [
+            f"{r.name} was imported: no code and no parameters are known."
+            for r in runs
+            if r.kind == "import"
+        ],
     )

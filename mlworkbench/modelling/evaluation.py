@@ -332,7 +332,7 @@ def _confusion(label: np.ndarray, score: np.ndarray, classes: tuple) -> go.Figur
     shown = [html.escape(n, quote=False) for n in names]
     figure = go.Figure(layout={"template": template()})
     figure.add_heatmap(
-        z=shares, x=shown, y=shown, zmin=0, zmax=1, colorscale="Blues", customdata=counts,
+        z=shares, x=shown, y=shown, zmin=0, zmax=1, colorscale="Blues", customdata=counts, texttemplate="%{z:.0%}",
         hovertemplate="%{y} taken for %{x}<br>%{z:.1%}, %{customdata:,} rows<extra></extra>",
     )  # fmt: skip
     title = {

@@ -8,6 +8,7 @@ __all__ = ["import_predictions"]
 # %% ../../nbs/4_modelling/07_importing.ipynb #9c8fecb9
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import UserError, nearest
@@ -63,6 +64,35 @@ def _labelled_like(frame: pd.DataFrame, like: Run, split: str, wb: Workbench) ->
     return found
 
 
+# %% ../../nbs/4_modelling/07_importing.ipynb #a51c07e3
+def _check_scores(frame: pd.DataFrame) -> None:
+    """Refuse a frame without rows, keys that stand twice, scores that are no numbers."""
+    if frame.empty:
+        raise UserError("the frame has no rows", "Give a row for each scored row")
+    twice = frame["key"].astype(str).duplicated()
+    if twice.any():
+        key = frame["key"][twice].iloc[0]
+        raise UserError(f"key '{key}' has more than one row", "Give one score for each key")
+    score = pd.to_numeric(frame["score"], errors="coerce").to_numpy(float)
+    if wrong := int((~np.isfinite(score)).sum()):
+        raise UserError(
+            f"{wrong:,} of {len(score):,} scores are missing or not finite",
+            "Leave their rows out, or give them a score",
+        )
+
+
+def _check_labels(frame: pd.DataFrame) -> None:
+    """Refuse labels that are missing, or no numbers."""
+    if missing := int(frame["label"].isna().sum()):
+        raise UserError(f"{missing:,} labels are missing", "Leave their rows out")
+    wrong = frame["label"][pd.to_numeric(frame["label"], errors="coerce").isna()]
+    if len(wrong):
+        raise UserError(
+            f"labels are words, such as '{wrong.iloc[0]}'",
+            "A binary label is 0 or 1, a regression's is a number",
+        )
+
+
 # %% ../../nbs/4_modelling/07_importing.ipynb #93f429f0
 def import_predictions(
     frame: Any,
@@ -104,7 +134,8 @@ def import_predictions(
     Raises
     ------
     UserError
-        A column is missing, a key stands twice, or a score is no number.
+        A column is missing, a key stands twice, a score or label is no number, or there is no such
+        split; no run is made then.
     """
     wb = open_workbench(wb)
     for what in columns:
@@ -118,7 +149,11 @@ def import_predictions(
                 "; or give a run that has labels: like=…" * (what == "label")
             )
             raise UserError(f"the frame has no column '{what}'", hint)
+    if split not in _SPLITS:
+        raise UserError(f"there is no split '{split}'", nearest(split, _SPLITS))
+    _check_scores(found)
     found = _labelled_like(found, twin, split, wb) if twin else found
+    _check_labels(found)
     task = task or (twin.params.get("task", "") if twin else "")
     values = {} if not twin else {k: v for k, v in twin.params.items() if k in _ABOUT}
     where = experiment or (twin.experiment if twin else "imported")
@@ -129,11 +164,13 @@ def import_predictions(
             found["label"].to_numpy(), found["score"].to_numpy(), key=found["key"].to_numpy(),
             split=split, task=task, run=run.run, wb=wb, **more,
         )  # fmt: skip
-        log_fact("imported", f"{len(found):,} of {given:,} rows", run=run.run, wb=wb)
+        alone = "" if found["label"].nunique() > 1 else "; no metrics: all labels are the same"
+        log_fact("imported", f"{len(found):,} of {given:,} rows{alone}", run=run.run, wb=wb)
     except BaseException as err:
         close_run(run.run, "failed", str(err).splitlines()[0][:500], wb=wb)
         raise
     return close_run(run.run, "finished", wb=wb)
 
 
+_SPLITS = ("train", "validation", "test")
 _ABOUT = ("table", "target", "view", "key", "time", "entity", "task", "split", "split_seed", "test")

@@ -123,19 +123,22 @@ def both_sides(data: Dataset, share: float = 0.01) -> list[Alarm]:
     ----------
     data : Dataset
     share : float
-        Share of the test rows from which twins are named, beyond as many as the training rows have
-        among themselves.
+        Share of the test rows from which twins are named, where they are more than the table's own
+        repetition explains: twice as many as the training rows have among themselves, or with a
+        value that only the twin has.
     """
     problem, rows = data.problem, data.rows
     test = (rows["split"] == "test").to_numpy()
     train = rows["split"].isin(["train", "validation"]).to_numpy()
-    hashed = pd.util.hash_pandas_object(
-        data.features.assign(mlw_label=rows["label"].to_numpy()), index=False
-    )
-    twins = np.isin(hashed[test], hashed[train].to_numpy())
-    usual = hashed[train].duplicated(keep=False).mean()
+    hashed = _column_hashes(data.features.assign(mlw_label=rows["label"].to_numpy()))
+    whole = hashed.sum(axis=1)
+    twins = np.isin(whole[test], whole[train])
+    usual = pd.Series(whole[train]).duplicated(keep=False).mean()
+    in_time = str(problem.split).startswith(("time", "weeks"))
     found = []
-    if twins.mean() > share and twins.mean() > 2 * usual:
+    if twins.mean() > share and (
+        twins.mean() > 2 * usual or not in_time and _copies(hashed, twins, test, train) > share
+    ):
         found.append(
             Alarm(
                 "rows on both sides",
@@ -143,7 +146,7 @@ def both_sides(data: Dataset, share: float = 0.01) -> list[Alarm]:
                 f"{int(twins.sum()):,} of {int(test.sum()):,} test rows stand in training too, with the same features and label",
             )
         )
-    if problem.entity and not str(problem.split).startswith(("time", "weeks")):
+    if problem.entity and not in_time:
         known = set(rows.loc[train, "entity"].dropna())
         shared = rows.loc[test, "entity"].isin(known)
         if shared.any():
@@ -156,6 +159,23 @@ def both_sides(data: Dataset, share: float = 0.01) -> list[Alarm]:
                 )
             )
     return found
+
+
+def _column_hashes(frame: pd.DataFrame) -> np.ndarray:
+    """Return a hash of each value, another one in each column; a row's sum stands for the row."""
+    plain = [pd.util.hash_pandas_object(frame[n], index=False).to_numpy() for n in frame]
+    salt = np.random.default_rng(0).integers(2**62, size=len(plain), dtype=np.uint64)
+    return np.stack(plain, axis=1) * (2 * salt + np.uint64(1))
+
+
+def _copies(hashed: np.ndarray, twins: np.ndarray, test: np.ndarray, train: np.ndarray) -> float:
+    """Share of the test rows with a twin and a value that no training row has but the twin."""
+    learned = hashed[train][np.unique(hashed[train].sum(axis=1), return_index=True)[1]]
+    marked = np.zeros(len(twins), dtype=bool)
+    for known, asked in zip(learned.T, hashed[test].T, strict=True):
+        values, many = np.unique(known, return_counts=True)
+        marked |= np.isin(asked, values[many == 1])
+    return float((marked & twins).mean())
 
 
 # %% ../../nbs/4_modelling/07_leaks.ipynb #542dc1dc

@@ -50,7 +50,8 @@ class Looks:
     runs : tuple of str
         Runs that were measured on them, in the order of their first look.
     evaluations, queries : int
-        Measurements, those of one run again counted; queries that read labels of predictions.
+        Measurements, those of one run again counted; queries that read labels of the table, or of
+        predictions after these rows were first measured.
     """
 
     runs: tuple = ()
@@ -66,7 +67,7 @@ class Looks:
         n = len(self.runs)
         said = f"{n} run{'s' if n != 1 else ''} measured on these test rows"
         if self.queries:
-            said += f", and their labels read by {self.queries} quer{'ies' if self.queries > 1 else 'y'}"
+            said += f", and their labels may have been read by {self.queries} quer{'ies' if self.queries > 1 else 'y'}"
         if n > 1:
             said += f"; the claim is corrected for picking the best of {n} (Bonferroni), which does not cover runs designed after seeing each other's results"
         return said + ". What left the workbench cannot be counted."
@@ -90,9 +91,17 @@ def count_looks(
     mine = [x for x in every if (x["table_name"], x["target"]) == (table.lower(), target.lower())]
     same = [x for x in mine if x["kind"] == "evaluation" and overlap(sketch, x["sketch"]) >= share]
     names = dict.fromkeys(x["run"] or f"look {x['look']}" for x in same)
-    where = ("predictions", table.lower())
-    queries = sum(x["kind"] == "query" and x["table_name"] in where for x in every)
+    begun = min((x["look"] for x in same), default=None)
+    queries = sum(x["kind"] == "query" and _may_have_read(x, table, target, begun) for x in every)
     return Looks(tuple(names), len(same), queries)
+
+
+def _may_have_read(query: dict, table: str, target: str, begun: int | None) -> bool:
+    """Whether a query may have read labels of a table's rows, whose predictions were there from a look on."""
+    if query["table_name"] == "predictions":
+        return begun is not None and query["look"] > begun
+    about = (query["table_name"], query["target"])
+    return bool(table) and about in ((table.lower(), target.lower()), (table.lower(), ""))
 
 
 def look_at_test(

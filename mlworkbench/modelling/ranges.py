@@ -6,10 +6,11 @@
 __all__ = ["SPACE", "is_range", "read_range", "search_space", "for_catboost"]
 
 # %% ../../nbs/4_modelling/09_ranges.ipynb #c75e6df1
+import inspect
 import re
 from typing import Any
 
-from ..core.errors import UserError
+from ..core.errors import UserError, nearest
 from .datasets import Problem
 
 # %% ../../nbs/4_modelling/09_ranges.ipynb #02cf3ae6
@@ -73,13 +74,45 @@ def search_space(problem: Problem, given: dict | None = None) -> dict:
         Without categories what concerns them is left out.
     given : dict, optional
         Name to range or list.
+
+    Raises
+    ------
+    UserError
+        CatBoost has no such parameter, or does not take some of its values.
     """
+    for name in given or {}:
+        if name not in _known():
+            raise UserError(
+                f"CatBoost has no parameter '{name}' to search", nearest(name, _known())
+            )
     space = SPACE | (given or {})
     if "category" not in problem.features.values():
         space = {n: t for n, t in space.items() if n not in _OF_CATEGORIES or n in (given or {})}
     if "bagging_temperature" in space and "subsample" not in (given or {}):
         space.pop("subsample")  # CatBoost takes one or the other
-    return {n: read_range(n, t) for n, t in space.items()}
+    found = {n: read_range(n, t) for n, t in space.items()}
+    for name, (low, high) in _LIMITS.items():
+        ends = _ends(found[name]) if name in found else ()
+        if any(not isinstance(v, int | float) or not low <= v <= high for v in ends):
+            hint = f"{name} goes from {low:g} to {high:g}"
+            raise UserError(f"CatBoost cannot take {name}={space[name]}", hint)
+    return found
+
+
+_LIMITS = {"depth": (1, 16), "border_count": (1, 65_535), "subsample": (1e-6, 1.0)}
+_LIMITS |= {"learning_rate": (1e-6, 1.0), "l2_leaf_reg": (0.0, 1e9), "max_ctr_complexity": (1, 16)}
+
+
+def _known() -> list[str]:
+    """Return the parameters of CatBoost, ours first."""
+    from catboost import CatBoostClassifier
+
+    return [*SPACE, *list(inspect.signature(CatBoostClassifier.__init__).parameters)[1:]]
+
+
+def _ends(space: Any) -> tuple:
+    """Return all choices of a list, or the ends of a range."""
+    return getattr(space, "choices", None) or (space.low, space.high)
 
 
 def for_catboost(params: dict) -> dict:

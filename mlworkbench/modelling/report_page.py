@@ -24,6 +24,7 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import metrics, reading
 from ..execution.journal import log_metric, log_text
 from ..execution.record import Run, get_run
+from .censoring import effective_size, label_weights
 from .evaluation import predicted
 from .ledger import count_looks, look_at_test, rows_sketch
 from mlworkbench.modelling.reporting import (
@@ -39,6 +40,7 @@ from mlworkbench.modelling.sections import (
     drift_section,
     explanation_section,
     fairness_section,
+    groups_section,
     leading,
     leaks_section,
     learning_section,
@@ -90,6 +92,7 @@ def evaluate(
     else:
         looks = count_looks("", "", rows_sketch(e.rows["row_key"]), wb=wb)
     sections, findings, alarms, unsaid = _sections(e, looks, wb, progress)
+    alarms = [*_censored(e, wb), *alarms]
     report = Report(
         e.run.run,
         e.run.name,
@@ -105,9 +108,24 @@ def evaluate(
     return report
 
 
+def _censored(e: Evidence, wb: Workbench) -> list[str]:
+    """Say first that blocked rows have no label, where nothing makes up for them."""
+    table, key = (str(e.run.params.get(n) or "") for n in ("table", "key"))
+    _, many = label_weights(table, key, e.rows["row_key"], wb)
+    if not many or e.column("weight") is not None:
+        return []
+    return [
+        f"Censored: {many}. Every figure here is of rows that were let pass; where the chance of that is known, "
+        "name its column in settings.ini, [compare] propensity = …"
+    ]
+
+
 def _about(e: Evidence, split: str) -> str:
     """What was judged, in a line."""
     said = f"{len(e.rows):,} {split} rows"
+    weight = e.column("weight")
+    if weight is not None and np.ptp(weight) > 0:
+        said += f" (weighted, worth {effective_size(weight):,.0f} equal ones)"
     if e.task == "binary":
         said += f", {int(e.label.sum()):,} positive"
     if e.column("entity") is not None:
@@ -130,9 +148,12 @@ def _sections(e: Evidence, looks: Any, wb: Workbench, progress: Progress) -> tup
         "over time": e.column("at") is not None and (lambda: weeks_section(e, wb)),
         "slices": e.features is not None and (lambda: slices_section(e, wb)),
         "fairness": bool(sensitive)
-        and e.task == "binary"
         and e.data is not None
-        and (lambda: fairness_section(e, sensitive, _threshold(found), wb)),
+        and (
+            (lambda: fairness_section(e, sensitive, _threshold(found), wb))
+            if e.task == "binary"
+            else (lambda: groups_section(e, sensitive, wb))
+        ),
         "drift": e.features is not None and (lambda: drift_section(e)),
         "explanation": e.model is not None
         and e.features is not None
@@ -154,7 +175,11 @@ def _sections(e: Evidence, looks: Any, wb: Workbench, progress: Progress) -> tup
         (findings if isinstance(said, str) else alarms).extend(
             [said] if isinstance(said, str) else said
         )
-    if not sensitive and e.task == "binary":
+    if e.task != "binary":
+        unsaid.append(
+            f"No calibration, costs, ROC and gain curves: they are of a yes or no, and this task is {e.task}."
+        )
+    if not sensitive:
         unsaid.append(
             "No fairness: no sensitive attribute is declared; name some in settings.ini, [evaluate] sensitive = …"
         )

@@ -14,6 +14,7 @@ __all__ = [
     "periods",
     "slices_section",
     "fairness_section",
+    "groups_section",
     "explanation_section",
     "leaks_section",
     "drift_section",
@@ -361,6 +362,24 @@ def fairness_section(
 
 
 # %% ../../nbs/4_modelling/08_sections.ipynb #b6dbe545
+def groups_section(e: Evidence, sensitive: list[str], wb: Workbench) -> tuple[Section, list[str]]:
+    """The metric in each group of the sensitive attributes, where a task has no yes or no."""
+    frame, metric = _columns(e, sensitive, wb), METRIC[e.task]
+    missing = [n for n in sensitive if n not in frame]
+    words = [f"{', '.join(missing)}: not among the columns of the table."] if missing else []
+    masks = slice_masks(frame)
+    if not masks:
+        return Section("Fairness", ("No group has 50 rows or more.", *words)), []
+    given = {n: e.column(n) for n in ("entity", "weight")} | {"classes": e.classes or None}
+    table = slice_table(e.task, e.label, e.score, masks, **given)
+    alarms = [
+        f"Unfair: {n} has {metric_label(metric)} {r['value']:.3g} against {r['rest']:.3g} of the others ({p_words(r['corrected'])})."
+        for n, r in table[table["worse"]].iterrows()
+    ]
+    said = alarms or [f"No group has a worse {metric_label(metric)} than chance explains."]
+    return Section("Fairness", (*said, *words), {"fairness by group": table}), alarms
+
+
 def explanation_section(e: Evidence) -> Section:
     """Shapley values over all and of the highest-scored rows; how the score goes with the leading features."""
     kinds = e.data.problem.features
@@ -381,9 +400,11 @@ def explanation_section(e: Evidence) -> Section:
         tables["why the highest score"] = row_reasons(
             some.iloc[top], values[top], float(base[top])
         ).astype({"value": str})
+    last = f" of class {e.model.classes_[-1]}" if e.task == "multiclass" else ""
+    unit = f"mean score{last}"
     for name in summary["feature"].head(3):
         figures[f"as {name} goes"] = dependence_figure(
-            name, partial_dependence(e.model, features, name, e.task)
+            name, partial_dependence(e.model, features, name, e.task), y=unit
         )
     return Section("Why", tuple(words), tables, figures)
 

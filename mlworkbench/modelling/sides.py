@@ -10,6 +10,8 @@ __all__ = [
     "by_week",
     "Sides",
     "changed_sides",
+    "sides_text",
+    "sides_json",
     "metric_words",
     "metric_figure",
 ]
@@ -161,6 +163,29 @@ def changed_sides(
     order = rows["money"].abs().sort_values(ascending=False, kind="stable").index
     fields = _fields(label, one, two)
     return Sides(int(one.sum()), fields, rows.loc[order], money, wb.setting("costs", "currency"))
+
+
+def sides_text(sides: Sides, first: str, second: str) -> str:
+    """The rows that changed sides in a sentence: how many, how many rightly, worth how much, which."""
+    counts = sides.fields.loc["positives"]
+    text = (
+        f"At {sides.alarms:,} alarms each {len(sides.rows):,} rows changed sides: of "
+        f"{(sides.rows['flagged_by'] == 'first').sum():,} that only {first} flags {counts['first']:,} are positive, of "
+        f"{(sides.rows['flagged_by'] == 'second').sum():,} that only {second} flags {counts['second']:,}."
+    )
+    if sides.money is not None:
+        text += f" That is worth {sides.money:+,.0f} {sides.currency} to {second}."
+    shown = ", ".join(sides.rows["row_key"].astype(str).head(5))
+    return text + (f" Rows: {shown}{', …' if len(sides.rows) > 5 else ''}." if shown else "")
+
+
+def sides_json(sides: Sides, most: int = 20) -> dict:
+    """The rows that changed sides as plain values: ``alarms, rows, positives, the_rest, money, currency, dearest``."""
+    fields = {k.replace(" ", "_"): v for k, v in sides.fields.to_dict("index").items()}
+    rows = sides.rows.head(most).assign(at=sides.rows["at"].astype(str)).astype(object)
+    dearest = rows.where(rows.notna(), None).to_dict("records")
+    told = {"alarms": sides.alarms, "rows": len(sides.rows), **fields}
+    return told | {"money": sides.money, "currency": sides.currency, "dearest": dearest}
 
 
 def _worth(label: np.ndarray, amount: pd.Series, wb: Workbench) -> np.ndarray:

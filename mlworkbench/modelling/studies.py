@@ -277,7 +277,8 @@ def list_studies(wb: Workbench | None = None, storage: str = "") -> pd.DataFrame
         {
             "study": s.study_name,
             "experiment": s.user_attrs.get("experiment"),
-            "metric": s.user_attrs.get("metric"),
+            "metric": ",".join([s.user_attrs.get("metric", ""), *s.user_attrs.get("beside", ())])
+            or None,
             "trials": s.n_trials,
             "best": s.best_trial.value if len(s.directions) == 1 and s.best_trial else None,
             "began": s.datetime_start,

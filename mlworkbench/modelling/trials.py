@@ -29,7 +29,7 @@ import numpy as np
 import optuna
 import sqlalchemy as sa
 
-from ..core.errors import UserError, WorkbenchError
+from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading, writing
@@ -84,9 +84,11 @@ def notebook_space(parameters: list[Parameter], given: dict) -> tuple[dict, dict
     known, space, fixed = {p.name: p for p in parameters}, {}, {}
     for name, value in given.items():
         p = known.get(name)
-        if p is not None and p.type in ("int", "float", "any") and is_range(value):
+        if p is None:
+            raise UserError(f"the notebook has no parameter '{name}'", nearest(name, known))
+        if p.type in ("int", "float", "any") and is_range(value):
             space[name] = _range(p, value)
-        elif p is not None and (choices := _choices(p, value)):
+        elif choices := _choices(p, value):
             kept = tuple(check_parameter(p, c) for c in choices)
             space[name] = optuna.distributions.CategoricalDistribution(kept)
         else:
@@ -403,7 +405,7 @@ def tune_notebook(
     if higher is None and metric not in METRICS:
         raise UserError(
             f"it is not known whether more '{metric}' is better",
-            "Say --direction maximize or minimize",
+            f"{_meant(metric)}Say --direction maximize or minimize",
         )
     higher = METRICS[metric] if higher is None else higher
     if trials < 0 or minutes < 0 or jobs < 1 or not (trials or minutes):
@@ -422,6 +424,12 @@ def tune_notebook(
     opened = _opened(plan, about, experiment or notebook.stem, space, wb)
     work_on(plan, progress) if jobs == 1 else _work_together(opened, plan, jobs, progress)
     return _found(opened, plan, wb)
+
+
+def _meant(metric: str) -> str:
+    """Return which known metric a misspelt one may be, as the beginning of a hint."""
+    hint = nearest(metric, METRICS)
+    return f"{hint} " if hint.startswith("Did you mean") else ""
 
 
 def _middle(space: Any) -> Any:
@@ -479,13 +487,14 @@ def _found(study: optuna.Study, plan: TrialPlan, wb: Workbench) -> NotebookStudy
     sign = 1 if plan.higher else -1
     ranked = sorted(complete, key=lambda t: -sign * t.value)
     ids = dict.fromkeys(t.user_attrs["run"] for t in ranked if t.user_attrs.get("run"))
-    split = best.user_attrs.get("split", "validation")
+    split = best.user_attrs.get("split", "")
+    tested = any(t.user_attrs.get("split") == "test" for t in complete)
     runs = []
     for run in list(ids)[:20]:
         with contextlib.suppress(UserError):
             runs.append(get_run(run, wb=wb))
-    lucky = picking_optimism(runs, plan.metric, plan.higher, split, wb)
-    said = _said(plan, best, len(trials), split, lucky)
+    lucky = picking_optimism(runs, plan.metric, plan.higher, split or "validation", wb)
+    said = _said(plan, best, len(trials), split, tested, lucky)
     run = get_run(best.user_attrs["run"], wb=wb) if best.user_attrs.get("run") else None
     if run is not None:
         log_fact("tuning", said, run=run.run, wb=wb)
@@ -495,14 +504,16 @@ def _found(study: optuna.Study, plan: TrialPlan, wb: Workbench) -> NotebookStudy
     )
 
 
-def _said(plan: TrialPlan, best: Any, trials: int, split: str, lucky: float | None) -> str:
+def _said(
+    plan: TrialPlan, best: Any, trials: int, split: str, tested: bool, lucky: float | None
+) -> str:
     """Say what was best, and what having been picked adds to it."""
     sign = 1 if plan.higher else -1
-    text = f"The best of {trials} trials has {plan.metric} {best.value:.4f} on {split} rows"
+    text = f"The best of {trials} trials has {plan.metric} {best.value:.4f}{f' on {split} rows' if split else ''}"
     if lucky is None:
         text += "; being picked as the best flatters it, by how much is not known: the trials logged no scores by row (mw.log_predictions)."
     else:
         text += f"; being picked as the best flatters it by about {lucky:.4f}, so expect {best.value - sign * lucky:.4f}."
-    if split == "test":
+    if tested:
         text += " The trials were judged on test rows, which are no longer unseen: log the metric with split='validation', and judge the best on rows that no trial saw."
     return text
