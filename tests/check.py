@@ -1,8 +1,9 @@
-"""Guards: the library is what the notebooks export, notebooks are clean, imports go down, style holds.
+"""Guards: the library is what the notebooks export, notebooks are clean, imports go down the floors and the numbers, style holds.
 
 Works on a copy, so that a failing check never changes the checkout.
 """
 
+import ast
 import filecmp
 import json
 import shutil
@@ -53,6 +54,29 @@ def unclean_notebooks(copy: Path) -> list[str]:
     ]
 
 
+def imports_upwards() -> list[str]:
+    """Modules that import one of their own floor whose notebook does not come before their own."""
+    books = {p.stem[3:]: p for p in (ROOT / "nbs").glob("[0-9]_*/[0-9][0-9]_*.ipynb")}
+    found = []
+    for name, book in sorted(books.items()):
+        floor = book.parent.name[2:]
+        module = ROOT / "mlworkbench" / floor / f"{name}.py"
+        if book.stem.startswith("00_") or not module.exists():
+            continue  # a floor's front door
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            whole = node.module if node.level != 1 else f"mlworkbench.{floor}.{node.module}"
+            taken = books.get(whole.rpartition(".")[2])
+            if (
+                whole.startswith(f"mlworkbench.{floor}.")
+                and taken
+                and taken.stem[:2] >= book.stem[:2]
+            ):
+                found.append(f"{book.relative_to(ROOT)} imports {taken.name}")
+    return found
+
+
 def main() -> int:
     faults = []
     with tempfile.TemporaryDirectory() as folder:
@@ -63,6 +87,8 @@ def main() -> int:
             faults.append("library and notebooks differ (make export): " + ", ".join(differ))
         if unclean := unclean_notebooks(copy):
             faults.append("notebooks are not clean (make export): " + ", ".join(unclean))
+    if upwards := imports_upwards():
+        faults.append("a notebook's number is its place: " + ", ".join(upwards))
     for words in (
         ("ruff", "check", "-q", "--output-format", "concise", "."),
         ("ruff", "format", "-q", "--check", "."),
@@ -73,7 +99,7 @@ def main() -> int:
             faults.append(f"{' '.join(words)}:\n{said[-3000:]}")
     for fault in faults:
         print("check:", fault)
-    print(f"{len(faults)} of 5 checks failed" if faults else "5 checks hold")
+    print(f"{len(faults)} of 6 checks failed" if faults else "6 checks hold")
     return bool(faults)
 
 

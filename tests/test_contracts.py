@@ -536,7 +536,6 @@ def test_the_commands(wb, write):
     assert rehearsed["added"] == 60 and call("tables") == [] and not contract_file("t", wb).exists()
     answer = call("ingest", str(path), "--table", "t", "--key", "id")
     keys = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
-    keys += ["contract"]
     assert list(answer) == keys and answer["added"] == 60
     shown = call("contract", "show", "t")
     assert shown["roles"] == {"key": ["id"]} and not shown["edited"] and len(shown["versions"]) == 1
