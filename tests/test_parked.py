@@ -150,7 +150,7 @@ def test_a_resumed_run_is_registered_once_a_whole_one_came_out_the_same(wb, touc
     whole = rerun(run, wb=wb)
     assert (wb.root / "count").read_text() == "executed\n" * 2
     if touched:
-        with pytest.raises(UserError, match=f"came out different, run {whole.run}: result on test"):
+        with pytest.raises(UserError, match=f"rerun is different, run {whole.run}: result on test"):
             mw.register(run, "m", wb=wb)
         return
     assert run_details(run, wb)["facts"]["whole_rerun"] == f"identical, run {whole.run}"

@@ -296,13 +296,12 @@ def _confirm(old: Run, new: Run, wb: Workbench) -> None:
         return
     wrong = _different_metrics(before["all_metrics"], after["all_metrics"])
     wrong += _different_predictions(old.run, new.run, wb)
-    if not before["all_metrics"] and not wrong:
-        wrong = ["there is no metric or prediction to compare"]
-    said = (
-        f"different, run {new.run}: {'; '.join(wrong[:3])}"
-        if wrong
-        else f"identical, run {new.run}"
-    )
+    if wrong:
+        said = f"different, run {new.run}: {'; '.join(wrong[:3])}"
+    elif before["all_metrics"]:
+        said = f"identical, run {new.run}"
+    else:
+        said = f"not to be compared, run {new.run}: neither has a metric or a prediction"
     with writing(wb) as db:
         record_event(db, "whole rerun", old.run, said)
     log_fact("whole_rerun", said, run=old.run, wb=wb)

@@ -66,8 +66,10 @@ class Parked:
 
     @property
     def words(self) -> str:
-        """``parked until 21:40``."""
-        return f"parked until {time.strftime('%H:%M', time.localtime(self.until))}"
+        """``parked until 21:40``, with the day where it is not today."""
+        ends, today = time.localtime(self.until), time.localtime()
+        form = "%H:%M" if ends[:3] == today[:3] else "%Y-%m-%d %H:%M"
+        return f"parked until {time.strftime(form, ends)}"
 
 
 def read_parked(run: Run) -> Parked | None:
@@ -226,8 +228,8 @@ def record_resumed(
         row = new | {"state": "running", "error": None, "ended": None, "attempt": old.attempt + 1}
         db.execute(runs.update().where(runs.c.run == run.run).values(row))
         waited = (now() - old.ended).total_seconds()
-        marks = {f"attempt_{old.attempt}": old.error}
-        marks["resumed"] = f"from cell {cell}, after {waited:.0f} s parked"
+        how = f"from cell {cell}, after {waited:.0f} s parked"
+        marks = {f"attempt_{old.attempt}": f"{old.error}; resumed {how}", "resumed": how}
         if typed:
             marks["entered"] = f"before attempt {old.attempt + 1}: {_inputs(typed, secrets)}"
         db.execute(facts.delete().where(facts.c.run == run.run, facts.c.name.in_(list(marks))))

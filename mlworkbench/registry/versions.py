@@ -191,7 +191,7 @@ def _refuse_unconfirmed(run: Run, wb: Workbench) -> None:
         return
     was = f"run {run.name} was resumed {known['resumed']}"
     if said:
-        raise UserError(f"{was}, and a whole run came out {said}", "Register that one")
+        raise UserError(f"{was}, and its whole rerun is {said}", "Register that one")
     raise UserError(
         f"{was}, and no whole run has come out the same yet",
         f"Run it whole with `mlworkbench rerun {run.run}`, then register it",
