@@ -11,7 +11,7 @@ from faults import until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
-from mlworkbench.execution.jobs import prepare_job, run_prepared
+from mlworkbench.execution.jobs import prepare_job, run_job, run_prepared
 from mlworkbench.execution.journal import log_metric, log_params, log_text
 from mlworkbench.execution.provisioner import available
 from mlworkbench.execution.record import (
@@ -258,3 +258,19 @@ def test_usage_is_sampled(wb, wire):
     seen = json.loads((run.folder / "usage.json").read_text())
     assert len(seen["seconds"]) >= 1 and max(seen["cpu"]) > 0.3 and max(seen["memory"]) > 10_000_000
     assert int(run_details(run, wb)["facts"]["peak_memory"]) > 10_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"nbformat": 4, "nbformat_minor": 5, "cells": []}',
+        '{"nbformat": 9, "nbformat_minor": 5, "metadata": {}, "cells": []}',
+        '{"nbformat": 4, "metadata": {}, "cells": [{"cell_type": "code", "source": ""}]}',
+    ],
+)
+def test_half_a_notebook_is_refused_before_anything_runs(wb, text):
+    path = wb.root / "half.ipynb"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not a whole notebook"):
+        run_job(path, {}, wb=wb)
+    assert list_runs(wb=wb) == []

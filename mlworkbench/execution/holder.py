@@ -291,9 +291,10 @@ def run_parked(
         The notebook failed; the hint says until when its kernel waits.
     """
     wb = open_workbench(wb)
-    if not 0 < minutes <= MOST_MINUTES:
+    number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+    if not number or not 0 < minutes <= MOST_MINUTES:
         hint = f"Give for example 30; {MOST_MINUTES:,} are a week, and the most"
-        raise UserError(f"a kernel cannot be kept for {minutes:g} minutes", hint)
+        raise UserError(f"a kernel cannot be kept for {minutes} minutes", hint)
     path, values = prepare_job(job, given, wb)
     about["marks"] = (about.get("marks") or {}) | {"park": f"{minutes:g} minutes"}
     mine, its = socket.socketpair()

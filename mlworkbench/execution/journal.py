@@ -81,7 +81,14 @@ def log_params(run: "str | Run | None" = None, wb: Workbench | None = None, **va
     wb : Workbench, optional
     **values
         Name to value; a name given again replaces the value.
+
+    Raises
+    ------
+    UserError
+        The values came as one mapping.
     """
+    if isinstance(run, dict):
+        raise UserError("log_params takes each value by its name", "Write log_params(**values)")
     wb, found = open_workbench(wb), current_run(run, wb)
     with writing(wb) as db:
         write_params(db, _fence(db, found), redact_tree(values, secret_values(wb, values)))

@@ -257,6 +257,13 @@ def read_notebook(path: Path) -> dict:
         raise UserError(
             f"{path} is not a notebook of format 4", "Open and save it once in JupyterLab"
         )
+    parts = {"cell_type", "metadata", "source"}
+    whole = found.get("nbformat") == 4 and isinstance(found.get("metadata"), dict)
+    if not whole or not all(isinstance(c, dict) and parts <= c.keys() for c in found["cells"]):
+        raise UserError(
+            f"{path} is not a whole notebook of format 4: metadata, a cell's type or source is missing",
+            "Open and save it once in JupyterLab",
+        )
     return found
 
 
