@@ -457,13 +457,18 @@ def contract_text(contract: Contract) -> str:
 
 
 # %% ../../nbs/2_data/01_odcs.ipynb #d7015048
+def _beyond(now: Any, was: Any) -> bool:
+    """Whether a limit lies above another; one of another type counts, for nobody can tell."""
+    return isinstance(now, str) != isinstance(was, str) or now > was
+
+
 def _tightened(was: Promise, now: Promise) -> list[str]:
     said = []
     if now.required and not was.required:
         said.append("now required")
-    if now.low is not None and (was.low is None or now.low > was.low):
+    if now.low is not None and (was.low is None or _beyond(now.low, was.low)):
         said.append(f"at least {now.low}")
-    if now.high is not None and (was.high is None or now.high < was.high):
+    if now.high is not None and (was.high is None or _beyond(was.high, now.high)):
         said.append(f"at most {now.high}")
     if now.allowed and (not was.allowed or set(was.allowed) - set(now.allowed)):
         said.append("fewer values allowed")

@@ -13,8 +13,8 @@ import click
 from ..core.errors import WorkbenchError
 from ..core.progress import progress_bar
 from .cli_data import cli
-from .cli_runs import given_params, with_params
-from .commands import as_table, command
+from .cli_runs import given_params, run_text, with_params
+from .commands import command
 
 
 # %% ../../nbs/7_desk/10_cli_attempts.ipynb #0841cf98
@@ -70,7 +70,7 @@ def resume(run: str, wb: Any) -> tuple[Any, str]:
 
     with progress_bar(f"resume {run}") as progress:
         found = resume_run(run, wb=wb, progress=progress)
-    return found, _run_text(found)
+    return found, run_text(found)
 
 
 # %% ../../nbs/7_desk/10_cli_attempts.ipynb #311ee82f
@@ -89,13 +89,7 @@ def rerun(run: str, pairs: tuple[str, ...], file: str | None, wb: Any) -> tuple[
 
     with progress_bar(f"rerun {run}") as progress:
         found = run_again(run, wb=wb, progress=progress, **given_params(pairs, file))
-    return found, _run_text(found)
-
-
-def _run_text(run: Any) -> str:
-    """A run and its metrics."""
-    rows = [{"metric": n} | m for n, m in run.metrics.items()]
-    return f"{run.name} ({run.run}) {run.state}\n{as_table(rows) if rows else 'no metrics'}"
+    return found, run_text(found)
 
 
 # %% ../../nbs/7_desk/10_cli_attempts.ipynb #17baa135

@@ -6,6 +6,7 @@
 __all__ = [
     "given_params",
     "with_params",
+    "run_text",
     "run",
     "tune",
     "studies",
@@ -63,6 +64,11 @@ def _metrics_text(run: Any) -> str:
         for n, m in run.metrics.items()
     ]
     return as_table(rows) if rows else "no metrics"
+
+
+def run_text(run: Any) -> str:
+    """A run, its state and its metrics."""
+    return f"{run.name} ({run.run}) {run.state}\n{_metrics_text(run)}"
 
 
 def _job_words(facts: dict[str, str]) -> list[str]:
