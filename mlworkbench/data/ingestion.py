@@ -19,8 +19,10 @@ from ..core.errors import UserError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from .card_numbers import refuse_card_numbers
+from .catalog import newest_snapshot
 from .columnar import carefully
-from .columns import literal
+from .commits import write_lake
+from .connections import lake_cursor, literal, quoted
 from mlworkbench.data.contracts import (
     Kept,
     contract_file,
@@ -43,7 +45,6 @@ from mlworkbench.data.fitting import (
     find_target,
     refuse_broken_key,
 )
-from .lake import lake_cursor, newest_snapshot, quoted, write_lake
 from .odcs import Contract, Promise, contract_text
 from .parts import BrokenRows, Part, apart, load
 from .protection import hash_key, hold_key, how_protected

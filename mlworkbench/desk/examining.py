@@ -28,7 +28,8 @@ from mlworkbench.core.store import (
     versions,
     writing,
 )
-from ..data.lake import data_path, lake_cursor, lake_files, lake_turn
+from ..data.commits import lake_files, lake_turn
+from ..data.connections import data_path, lake_cursor
 from ..data.scratch import left_behind
 from ..execution.parked import state_text
 from ..execution.record import read_runs, sweep
