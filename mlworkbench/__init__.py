@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlworkbench.data.queries import sql
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
+    from mlworkbench.desk.pruning import tag_run
     from mlworkbench.desk.starting import init
     from mlworkbench.desk.verbs import compare, grid, pipeline, resume, run, score, simulate, tune
     from mlworkbench.execution.catboost_fits import autolog
@@ -55,6 +56,7 @@ _NAMES = {
     "tables": "data.catalog:tables",
     "snapshots": "data.catalog:snapshots",
     "tag": "data.history:tag",
+    "tag_run": "desk.pruning:tag_run",
     "diff": "data.history:diff",
     "peek": "data.reading:peek",
     "ingest": "data.ingestion:ingest",
