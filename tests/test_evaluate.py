@@ -15,8 +15,10 @@ from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.looks import list_looks
+from mlworkbench.data.catalog import declare_roles
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import declare_roles, sql, write_lake
+from mlworkbench.data.queries import sql
 from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.drift import drift_table, stability
 from mlworkbench.modelling.evaluation import log_predictions
@@ -376,8 +378,10 @@ def test_the_command(report, tmp_path):
 def trained(tmp_path_factory):
     """A model of ten weeks, then six more come in: the labels of the last have not matured."""
     from mlworkbench.core.settings import open_workbench
+    from mlworkbench.data.catalog import declare_roles
+    from mlworkbench.data.commits import write_lake
     from mlworkbench.data.ingestion import ingest
-    from mlworkbench.data.lake import create_workbench, declare_roles, write_lake
+    from mlworkbench.data.lake import create_workbench
     from mlworkbench.desk.verbs import run
 
     wb = create_workbench(tmp_path_factory.mktemp("later") / "wb")

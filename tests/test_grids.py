@@ -21,7 +21,7 @@ from faults import mlworkbench, until
 import mlworkbench as mw
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
-from mlworkbench.data.lake import write_lake
+from mlworkbench.data.commits import write_lake
 from mlworkbench.execution import grids
 from mlworkbench.execution.engine import tracked_run
 from mlworkbench.execution.jobs import find_notebook

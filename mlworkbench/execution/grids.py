@@ -26,7 +26,8 @@ from ..core.audit import canonical
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench, shipped_folder
 from ..core.store import facts, held_open, metrics, reading, reads, runs
-from ..data.lake import last_changes, sha256
+from ..data.catalog import last_changes
+from ..data.commits import sha256
 from .executors import without_main
 from .jobs import find_notebook, job_values, needs_no_wire
 from .limits import cell_at_work

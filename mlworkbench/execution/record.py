@@ -65,7 +65,7 @@ from mlworkbench.core.store import (
     runs,
     writing,
 )
-from ..data.lake import sha256
+from ..data.commits import sha256
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/01_record.ipynb #4a0f3c2c
@@ -766,7 +766,8 @@ def list_runs(where: str = "", sort: str = "", wb: Workbench | None = None) -> l
 
 # %% ../../nbs/3_execution/01_record.ipynb #5c2f438d
 def _matching(where: str, wb: Workbench) -> list[str]:
-    from mlworkbench.data.lake import quoted, sql
+    from mlworkbench.data.connections import quoted
+    from mlworkbench.data.queries import sql
 
     with reading(wb) as db:
         kinds: dict[str, set] = {}

@@ -27,7 +27,8 @@ import pandas as pd
 
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench
-from ..data.lake import lake_cursor, quoted, table_columns
+from ..data.catalog import table_columns
+from ..data.connections import lake_cursor, quoted
 from .drift import drift_table
 from .evaluation import multi_figures
 from mlworkbench.modelling.explanation import (
@@ -306,7 +307,7 @@ def _columns(e: Evidence, names: list[str], wb: Workbench) -> pd.DataFrame:
         there = {c.lower(): c for c in table_columns(p.table, p.snapshot, wb)}
         missing = [there[n.lower()] for n in missing if n.lower() in there]
         if missing:
-            from mlworkbench.data.lake import key_sql
+            from mlworkbench.data.catalog import key_sql
 
             query = f"SELECT {key_sql(p.key)} AS mlw_k, {', '.join(map(quoted, missing))} FROM lake.main.{quoted(p.table)} AT (VERSION => {p.snapshot})"
             frame = lake_cursor(wb).sql(query).df().set_index("mlw_k").reindex(e.rows["row_key"])
