@@ -276,7 +276,7 @@ def run_parked(
     wb : Workbench, optional
     progress : Progress
     **about
-        As for ``run_prepared``: ``experiment, name, parent, attempt, marks``.
+        As for ``run_job``: ``experiment, name, parent, attempt, marks``.
 
     Returns
     -------
@@ -296,7 +296,7 @@ def run_parked(
         hint = f"Give for example 30; {MOST_MINUTES:,} are a week, and the most"
         raise UserError(f"a kernel cannot be kept for {minutes} minutes", hint)
     path, values = prepare_job(job, given, wb)
-    about["marks"] = (about.get("marks") or {}) | {"park": f"{minutes:g} minutes"}
+    about["marks"] = (about.get("marks") or {}) | {"park_minutes": f"{minutes:g}"}
     mine, its = socket.socketpair()
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     with mine:
