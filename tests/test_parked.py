@@ -126,7 +126,7 @@ def test_a_run_goes_on_from_the_failed_cell_with_what_was_typed(wb):
     known = run_details(run, wb)
     assert "ZeroDivisionError" in known["facts"]["attempt_1"]
     assert "ValueError: again" in known["facts"]["attempt_2"]
-    assert known["facts"]["resumed"].startswith("from cell 5")  # with the cell of the parameters
+    assert known["facts"]["resumed"].startswith("from cell 4")  # as its author counts
     assert known["facts"]["entered"].startswith("before attempt 2: 2 inputs typed")
     assert {"attempt-1.ipynb", "attempt-2.ipynb"} <= {f["path"] for f in known["files"]}
     assert run_source(run, wb)["cells"][-1] == last

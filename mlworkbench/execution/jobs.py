@@ -261,7 +261,7 @@ def _run_papermill(path: Path, values: dict, **engine: Any) -> None:
                 **engine,
             )
         except papermill.exceptions.PapermillExecutionError as err:
-            where = f"cell {err.cell_index + 1}"
+            where = "a cell"
             executed = engine["tracked"].folder / "notebook.ipynb"
             with contextlib.suppress(OSError, ValueError):
                 where = failed_cell(nbformat.read(executed, 4)) or where

@@ -37,7 +37,7 @@ from ..core.settings import Workbench
 from ..core.store import events, facts, now, reading, runs, writing
 from .engine import failed_cell
 from .journal import log_file
-from .parameters import read_notebook
+from .parameters import cell_number, read_notebook
 from .record import Run, keep_code, read_run
 from .redaction import redact
 
@@ -54,7 +54,7 @@ class Parked:
     machine : str
         Where it is.
     cell : int
-        The cell that failed, counted from 1.
+        The cell that failed, as the notebook's author counts.
     connection : str
         The kernel's connection file, for any Jupyter front end.
     door : str
@@ -206,7 +206,7 @@ def mended_notebook(
         if place == len(nb.cells) or redact(nb.cells[place].source, secrets) != old.source:
             begins = old.source.strip().splitlines()[:1]
             raise UserError(
-                f"cell {place + 1} ({''.join(begins)[:40]}) has changed in {path.name}, and it ran before the one that failed"
+                f"cell {cell_number(done, number)} ({''.join(begins)[:40]}) has changed in {path.name}, and it ran before the one that failed"
             )
         nb.cells[place] = old
     start = code[len(done)] if len(done) < len(code) else len(nb.cells)
@@ -257,7 +257,7 @@ def record_resumed(
     notebook : Path
         As it was mended.
     cell : int
-        From which it goes on, counted from 1.
+        From which it goes on, as the notebook's author counts.
     typed : list of str
         What was executed in the kernel while it waited.
     secrets : tuple of str
