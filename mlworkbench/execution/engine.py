@@ -45,6 +45,7 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .mlflow_files import keep_logged, mlflow_environment
+from .parameters import cell_number
 from .provisioner import available, install_kernelspec
 from .record import Run, close_run, open_run, settle_run
 from .redaction import redact, redact_tree, secret_values
@@ -77,13 +78,11 @@ class _Client(PapermillNotebookClient):
 
     def _execute_from(self, start: int) -> int | None:
         """Execute the cells from one on; save and report before and after; the one that failed."""
-        total = sum(c.cell_type == "code" for c in self.nb.cells) or 1
-        done = sum(c.cell_type == "code" for c in self.nb.cells[:start])
         for index, cell in enumerate(self.nb.cells[start:], start):
             try:
                 self.nb_man.cell_start(cell, index)
                 if cell.cell_type == "code":
-                    self._say(done, total, index, cell)
+                    self._say(index, cell)
                 self.kept = self.shown = self.dropped = 0
                 with self._whole_source(index):
                     self.execute_cell(cell, index)
@@ -96,7 +95,6 @@ class _Client(PapermillNotebookClient):
                     said = f"\n[{self.dropped:,} more characters were not kept: [jobs] output]\n"
                     cell.outputs.append(new_output("stream", name="stderr", text=said))
                 self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
-                done += cell.cell_type == "code"
                 self._save()
         return None
 
@@ -142,15 +140,17 @@ class _Client(PapermillNotebookClient):
             found.text = found.text[:seam] + redact(found.text[seam:], self.secrets)
         return found
 
-    def _say(self, done: int, total: int, index: int, cell: Any) -> None:
+    def _say(self, index: int, cell: Any) -> None:
         first = next(
             (s for s in cell.source.splitlines() if s.strip() and not s.startswith("#")), ""
         )
-        self.report(done / total, f"cell {index + 1} of {len(self.nb.cells)}: {first[:40]}")
+        cells = self.nb.cells
+        number, many = cell_number(cells, index), cell_number(cells, len(cells))
+        self.report((number - 1) / many, f"cell {number} of {many}: {first[:40]}")
         if self.folder:
             state = {
-                "cell": index + 1,
-                "cells": len(self.nb.cells),
+                "cell": number,
+                "cells": many,
                 "line": first[:80],
                 "at": time.time(),
             }
@@ -417,12 +417,13 @@ def _left(output: Any) -> bool:
 
 def failed_cell(notebook: Any) -> str | None:
     """What stopped a notebook: ``cell 4, line 2: ZeroDivisionError: division by zero``; None if nothing did."""
-    for number, cell in enumerate(notebook.cells, start=1):
+    for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             if output.output_type == "error" and not _left(output):
                 trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
                 found = re.findall(r"(?:Cell\s+In\s*\[\d+\].*?line|-+>\s*)\s*(\d+)", trace)
                 places = [n for n in found if int(n) <= len(cell.source.splitlines())]
+                number = cell_number(notebook.cells, index)
                 where = f"cell {number}" + (f", line {places[0]}" if places else "")
                 return " ".join(f"{where}: {output.ename}: {output.evalue}".split())[:500]
     return None

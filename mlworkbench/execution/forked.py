@@ -204,13 +204,13 @@ def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list
 
 def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
     """Read what became of the notebook; raise when it did not end well."""
-    at = cell_at_work(run.folder) or {"cell": 1}
+    at = cell_at_work(run.folder) or {"cell": 1, "index": 0}
     outcome = at.get("outcome")
     if outcome is None:
         where = f"in cell {at['cell']}"
         if why == "cancelled":
             raise Stopped(why)
-        _mark_cell(run.folder / "notebook.ipynb", at["cell"] - 1, why or "the kernel died here")
+        _mark_cell(run.folder / "notebook.ipynb", at["index"], why or "the kernel died here")
         if why:
             raise Stopped(why if why.startswith("cell ") else f"{why}, {where}")
         code = process.returncode
