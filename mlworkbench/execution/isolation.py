@@ -63,6 +63,7 @@ PRELOAD = (
     "numpy",
     "pandas",
     "pyarrow.parquet",
+    "pyarrow.pandas_compat",
     "duckdb",
     "catboost",
     "optuna",
@@ -243,6 +244,9 @@ def _warm_backend() -> None:
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #c2e09a14
+_WITH = {"duckdb": {"pandas", "pyarrow"}, "pandas": {"pyarrow"}}  # they turn to these when used
+
+
 def imported(sources: Iterable[str]) -> set[str]:
     """Name the packages that some code imports.
 
@@ -290,6 +294,7 @@ def needed(sources: Iterable[str], names: Iterable[str] = PRELOAD) -> list[str]:
         return names
     if wanted - ({*known.values()} - {"mlworkbench"}) - sys.stdlib_module_names:
         return names
+    wanted = wanted.union(*(_WITH.get(name, ()) for name in wanted))
     return [name for name in names if ":" in name or known[name] in wanted]
 
 
