@@ -67,7 +67,9 @@ def test_every_task_and_metric(wb, task):
         assert gain.sentence.endswith(".")
         if gain.difference:  # how much being picked flatters, as a number
             lead = (found.value - found.untuned - gain.difference.value) * (known.higher or -1)
-            said = f"flattered it by about {lead:.4f}:" if lead > 0 else "no less than on the folds:"
+            said = (
+                f"flattered it by about {lead:.4f}:" if lead > 0 else "no less than on the folds:"
+            )
             assert said in gain.sentence
 
 
