@@ -52,7 +52,7 @@ from .leaks import both_sides, changed_later, too_good
 from .ledger import Looks
 from .metrics import metric_table
 from .money import best_threshold, cost_curve, declared_costs, review_curve
-from .recalibration import calibration_error, fit_recalibrator
+from .recalibration import calibration_error, fit_recalibrator, own_chances
 from mlworkbench.modelling.report_figures import (
     cost_figure,
     drift_figure,
@@ -273,6 +273,9 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
         entity=e.column("entity"),
         weight=e.column("weight"),
         classes=e.classes or None,
+        chances=own_chances(
+            e.task, e.label, e.score, weight=e.column("weight"), classes=e.classes or None
+        ),
     )
     metric, worse = METRIC[e.task], table[table["worse"]]
     how = "declared" if named else "found by searching all features"
@@ -280,10 +283,12 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
         f"{len(masks)} slices, {how}; p values corrected for all of them (Holm), entities as units."
     ]
     alarms = [
-        f"Worse where {n}: {metric_label(metric)} {r['value']:.3g} against {r['rest']:.3g} elsewhere ({p_words(r['corrected'])})."
+        f"Worse where {n}: {metric_label(metric)} {r['value']:.3g}, {_against(r)} ({p_words(r['corrected'])})."
         for n, r in worse.head(3).iterrows()
     ]
-    words += alarms or ["Nowhere is the model worse than elsewhere by more than chance explains."]
+    words += alarms or [
+        "Nowhere is the model worse than its own scores say by more than chance explains."
+    ]
     overall = float(measured(e, wb, resamples=20, metrics=[metric])[metric].value)
     figures = {}
     if table["value"].notna().any():
@@ -296,6 +301,13 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
             overall=overall,
         )
     return Section("By slice", tuple(words), {"slices": table}, figures), alarms
+
+
+def _against(line: pd.Series) -> str:
+    """Say what a slice was held against: the model's own scores, or all other rows."""
+    if pd.notna(line.get("promised")):
+        return f"where its scores promise {line['promised']:.3g}"
+    return f"against {line['rest']:.3g} elsewhere"
 
 
 def _columns(e: Evidence, names: list[str], wb: Workbench) -> pd.DataFrame:
