@@ -113,6 +113,24 @@ def test_a_notebook_that_misbehaves_ends_with_one_line(wb, wire, fault, monkeypa
     assert until(lambda: not marked(), 30), [psutil.Process(p) for p in marked()]
 
 
+def test_a_limit_that_is_reached_while_the_kernel_starts_is_the_reason(wb):
+    wb = with_settings(wb, timeout="0.01", kernel="python3")
+    with pytest.raises(WorkbenchError, match="took longer than 0.01 s") as error:
+        execute(wb, True, "x = 1")
+    assert "died" not in str(error.value)
+    assert [r.state for r in list_runs(wb=wb)] == ["failed"]
+
+
+def test_an_error_without_a_word_has_no_colon_and_a_place_stands_once(wb, wire, monkeypatch):
+    with pytest.raises(WorkbenchError, match=r"cell 2, line 1: KeyError\. See "):
+        execute(wb, wire, "x = 1", "raise KeyError")
+    assert list_runs(wb=wb)[0].error.endswith("cell 2, line 1: KeyError")
+    monkeypatch.chdir(wb.root)
+    with pytest.raises(UserError) as error:
+        prepare_job("nowhere.ipynb", {}, wb)
+    assert str(error.value).count(str(wb.root)) == 1
+
+
 def test_a_cell_has_the_number_that_its_author_counts(wb, wire):
     """The cell with the parameters of a run is in nobody's notebook but the executed one."""
     cells = ["# parameters\nn: int = 0", "x = 1", "# the third\n1 / n"]

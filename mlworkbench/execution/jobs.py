@@ -46,9 +46,8 @@ def find_notebook(job: "str | Path", wb: Workbench | None = None) -> Path:
         if path.is_file() and path == Path(job):
             raise UserError(f"{job} is not a notebook", "Give a file that ends in .ipynb")
     if str(job).endswith(".ipynb"):
-        raise UserError(
-            f"there is no notebook {job}", f"Paths are taken from {Path.cwd()} and {wb.root}"
-        )
+        places = " and ".join(dict.fromkeys((str(Path.cwd()), str(wb.root))))
+        raise UserError(f"there is no notebook {job}", f"Paths are taken from {places}")
     names = [p.stem for f in folders if f.is_dir() for p in f.glob("*.ipynb")]
     raise UserError(f"there is no job '{job}'", nearest(str(job), names))
 
