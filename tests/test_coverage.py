@@ -26,6 +26,7 @@ SHIFT, CUT, OWN, TOGETHER, SIZE = 1.5, 1.0, 0.4, 0.6, 4
 MISSED, ALARM = 20.0, 1.0
 METRICS = ("auc", "average_precision", "precision_at_k", "recall", "cost")
 CELLS = [(rate, many) for rate in (0.2, 0.01, 0.001) for many in (30, 300, 3000)]
+THIN = 10  # units below which the product's note speaks by number
 LARGE = 10_000  # rows from which on each repetition asks one metric for its power, not all five
 
 
@@ -128,7 +129,7 @@ def judge_once(rng, rate, n, clustered, gains, resamples, seed):
 
 
 def counted(rate, positives, clustered, reps, world=""):
-    """Count over repetitions, by metric: truth held, no interval, noted, false alarms, calls.
+    """Count over repetitions, by metric: truth held, no interval, noted, false alarms, calls, units.
 
     The rows of one repetition are the pilot of the next: as many, and drawn anew each time, since
     what `rows_needed` promises it promises of pilots and not of one.
@@ -139,9 +140,10 @@ def counted(rate, positives, clustered, reps, world=""):
     seed = zlib.crc32(f"{rate} {positives} {clustered}{world}".encode())
     rng = np.random.default_rng(seed)
     count = {
-        m: dict.fromkeys(("held", "none", "noted", "alarms", "called", "asked"), 0) for m in METRICS
+        m: dict.fromkeys(("held", "none", "noted", "alarms", "called", "asked"), 0) | {"units": []}
+        for m in METRICS
     }
-    _, _, pilot, _ = judge_once(rng, rate, n, clustered, {}, resamples, reps)
+    _, _, pilot, _ = judge_once(rng, rate, n, clustered, {}, resamples, 2**30)
     for rep in range(reps):
         turn = METRICS if n < LARGE else METRICS[rep % len(METRICS) :][:1]
         gains = {m: worth_telling(pilot[m], m, n, later) for m in turn}
@@ -153,6 +155,7 @@ def counted(rate, positives, clustered, reps, world=""):
             c["none"] += bool(np.isnan(found[m].low))
             c["noted"] += bool(found[m].note) and not np.isnan(found[m].low)
             c["alarms"] += bool(tested[m].p < 0.05)
+            c["units"].append(tested[m].evidence)
             if m in better:
                 c["asked"] += 1
                 c["called"] += bool(better[m].high < 0 if m == "cost" else better[m].low > 0)
@@ -195,7 +198,8 @@ def test_intervals_and_tests_keep_what_they_say(rate, positives, clustered):
         assert c["held"] >= stats.binom.ppf(0.001, given, 0.95), (m, c)
         assert c["alarms"] <= stats.binom.ppf(0.999, reps, 0.05), (m, c)
         if positives >= 300:
-            assert c["noted"] + c["none"] < 0.05 * reps, (m, c)
+            if np.median(c["units"]) >= 2 * THIN:  # 300 at 0.1% carry average precision like 12
+                assert c["noted"] + c["none"] < 0.05 * reps, (m, c)
             assert c["called"] >= stats.binom.ppf(0.001, c["asked"], 0.78), (m, c)
 
 

@@ -137,9 +137,8 @@ def rows_needed(
     Returns
     -------
     int
-        Rows in all, of the same kind (as many for each entity, and positives as often). With 300
-        positives or more it came true in 69 to 83 of 100 simulated cases; not so with rare labels in
-        entities (at 0.1% with 300 in 23 to 88) nor with 30 (in 2 to 95).
+        Rows in all, of the same kind (as many for each entity, and positives as often). A guide and
+        no promise where the difference has a note (decision 84 counts how often it came true).
     """
     if not (worth > 0 and difference.se > 0 and math.isfinite(difference.se)):
         raise WorkbenchError(
@@ -340,6 +339,11 @@ def verdict(
 def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
     """Say how many more rows would tell a difference of `worth`."""
     wanted, often = _amount(worth, facts.unit), "four times in five"
+    if d.note:  # the standard error itself cannot be relied on
+        said = f"These rows may show a difference of {wanted}"
+        if more:
+            said = f"To tell a difference of {wanted} may take {more:,} more rows"
+        return f"{said}; on so thin evidence no number can be promised."
     if d.evidence * (d.n + more) / d.n < 60:  # units that would carry it then
         often = f"roughly {often}"
     if more == 0:
