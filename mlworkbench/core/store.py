@@ -420,9 +420,24 @@ def _owner(connection: sa.Connection) -> str:
     ).scalar()
 
 
+def _refuse_strangers(connection: sa.Connection, owner: str) -> None:
+    """Refuse a login that the others, or that would not reach the others' rows."""
+    login, database, member = connection.exec_driver_sql(
+        "SELECT quote_ident(current_user), quote_ident(current_database()), "
+        "pg_has_role(datdba, 'MEMBER') FROM pg_database WHERE datname = current_database()"
+    ).one()
+    if not member:
+        raise WorkbenchError(
+            f"{login} is no member of {owner}, who owns the database {database}: a team shares it through its owner",
+            f"As {owner}: CREATE ROLE {database}_team; ALTER DATABASE {database} OWNER TO "
+            f"{database}_team; GRANT {database}_team TO {login}, and each of the others",
+        )
+
+
 def _open_to_team(connection: sa.Connection) -> None:
     """Let whoever is a member of the database's owner use what this login makes in it."""
     owner = _owner(connection)
+    _refuse_strangers(connection, owner)
     for schema in ("work", "optuna"):
         if not sa.inspect(connection).has_schema(schema):
             connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
