@@ -12,7 +12,7 @@ import streamlit as st
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.settings import Workbench, open_workbench
 from mlworkbench.core.store import check_schema, now
-from mlworkbench.data.lake import newest_snapshot
+from mlworkbench.data.catalog import newest_snapshot
 from mlworkbench.desk.rendering import as_markdown
 from mlworkbench.desk.views import Holder, holders, run_table, state_words, work_stamp
 from mlworkbench.execution.pipelines import MARKS

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import duckdb
 
-from mlworkbench.data.lake import create_workbench, load_extension, sql, verify_files, write_lake
+from mlworkbench.data.commits import verify_files, write_lake
+from mlworkbench.data.connections import load_extension
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 
 
 def bare_lake(folder: Path) -> duckdb.DuckDBPyConnection:

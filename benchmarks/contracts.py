@@ -16,8 +16,10 @@ import tempfile
 import time
 
 from mlworkbench.data.checks import check_select
+from mlworkbench.data.commits import write_lake
+from mlworkbench.data.connections import lake_cursor
 from mlworkbench.data.contracts import find_contract
-from mlworkbench.data.lake import create_workbench, lake_cursor, write_lake
+from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.odcs import Contract, Promise
 from mlworkbench.data.profiles import profile
 

@@ -13,7 +13,9 @@ import sys
 import tempfile
 
 from mlworkbench.core.settings import open_workbench
-from mlworkbench.data.lake import create_workbench, declare_roles, write_lake
+from mlworkbench.data.catalog import declare_roles
+from mlworkbench.data.commits import write_lake
+from mlworkbench.data.lake import create_workbench
 
 ONE = """
 import json, resource, sys, time

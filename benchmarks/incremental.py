@@ -27,7 +27,8 @@ def made(customers, days=31):
     """A workbench with a table of cards, and the rows of its last day apart."""
     import pyarrow.compute as pc
 
-    from mlworkbench.data.lake import create_workbench, write_lake
+    from mlworkbench.data.commits import write_lake
+    from mlworkbench.data.lake import create_workbench
     from mlworkbench.data.simulation import simulate_cards
 
     cards = simulate_cards(customers=customers, terminals=2 * customers, days=days)
@@ -42,7 +43,8 @@ def made(customers, days=31):
 
 def day_against_month(customers, rounds):
     from mlworkbench.data.building import build
-    from mlworkbench.data.lake import sql, write_lake
+    from mlworkbench.data.commits import write_lake
+    from mlworkbench.data.queries import sql
     from mlworkbench.data.refreshing import refresh
 
     wb, day, rows = made(customers)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import duckdb
 
+from mlworkbench.data.commits import verify_files
 from mlworkbench.data.files import look
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import create_workbench, sql, verify_files
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.data.reading import read_source
 from mlworkbench.data.records import count_records, find_dialect
 

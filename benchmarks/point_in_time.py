@@ -29,7 +29,9 @@ def prepare(folder, labels):
     import pyarrow.parquet as pq
 
     from mlworkbench.data.building import build
-    from mlworkbench.data.lake import create_workbench, sql, write_lake
+    from mlworkbench.data.commits import write_lake
+    from mlworkbench.data.lake import create_workbench
+    from mlworkbench.data.queries import sql
     from mlworkbench.data.simulation import simulate_cards
 
     wb, rng = create_workbench(folder / "wb"), np.random.default_rng(0)

@@ -24,7 +24,8 @@ MILLION, DAYS = 2_750, 183  # customers of a million transactions in that time
 
 def one_table(millions, folder):
     """Make a workbench with a table of so many million simulated transactions."""
-    from mlworkbench.data.lake import create_workbench, write_lake
+    from mlworkbench.data.commits import write_lake
+    from mlworkbench.data.lake import create_workbench
     from mlworkbench.data.simulation import simulate_cards
 
     wb = create_workbench(folder)

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlworkbench.core.settings import Workbench
     from mlworkbench.core.settings import open_workbench as open
+    from mlworkbench.data.catalog import snapshots, tables
     from mlworkbench.data.contracts import roles
     from mlworkbench.data.history import diff, tag
     from mlworkbench.data.ingestion import ingest
-    from mlworkbench.data.lake import snapshots, sql, tables
     from mlworkbench.data.profiles import profile
+    from mlworkbench.data.queries import sql
     from mlworkbench.data.reading import peek
     from mlworkbench.desk.app import open_app as app
+    from mlworkbench.desk.pruning import tag_run
     from mlworkbench.desk.starting import init
     from mlworkbench.desk.verbs import compare, grid, pipeline, resume, run, score, simulate, tune
     from mlworkbench.execution.catboost_fits import autolog
@@ -50,10 +52,11 @@ _NAMES = {
     "open": "core.settings:open_workbench",
     "Workbench": "core.settings:Workbench",
     "init": "desk.starting:init",
-    "sql": "data.lake:sql",
-    "tables": "data.lake:tables",
-    "snapshots": "data.lake:snapshots",
+    "sql": "data.queries:sql",
+    "tables": "data.catalog:tables",
+    "snapshots": "data.catalog:snapshots",
     "tag": "data.history:tag",
+    "tag_run": "desk.pruning:tag_run",
     "diff": "data.history:diff",
     "peek": "data.reading:peek",
     "ingest": "data.ingestion:ingest",

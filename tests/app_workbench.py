@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mlworkbench.core.settings import Workbench
-from mlworkbench.data.lake import create_workbench, write_lake
+from mlworkbench.data.commits import write_lake
+from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution.journal import (
     log_fact,
     log_file,

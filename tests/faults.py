@@ -86,7 +86,7 @@ def acknowledged(text: str) -> list[str]:
 
 def rows_hash(wb, table: str, at: int | None = None) -> str:
     """A hash of all rows of a table, read from its files (``count(*)`` comes from the catalog)."""
-    from mlworkbench.data.lake import lake_cursor
+    from mlworkbench.data.connections import lake_cursor
 
     text = f"SELECT CAST(bit_xor(hash(t)) AS VARCHAR) || ':' || CAST(sum(hash(t) % 1000003) AS VARCHAR) FROM lake.main.\"{table}\" t"
     return str(lake_cursor(wb, at).execute(text).fetchone()[0])
@@ -97,7 +97,8 @@ def everything(wb) -> str:
     import sqlalchemy as sa
 
     from mlworkbench.core.store import metadata, reading
-    from mlworkbench.data.lake import lake_cursor, snapshots
+    from mlworkbench.data.catalog import snapshots
+    from mlworkbench.data.connections import lake_cursor
 
     names = [
         r[0]

@@ -9,7 +9,7 @@ from faults import kill, mlworkbench, until
 
 import mlworkbench as mw
 from mlworkbench.core.errors import UserError
-from mlworkbench.data.lake import write_lake
+from mlworkbench.data.commits import write_lake
 from mlworkbench.execution.again import cancel_run, given_values, reproduce, rerun, run_source
 from mlworkbench.execution.jobs import run_job
 from mlworkbench.execution.record import list_runs

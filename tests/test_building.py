@@ -15,17 +15,12 @@ from mlworkbench.core.store import reading
 from mlworkbench.core.store import views as built_views
 from mlworkbench.data import contracts
 from mlworkbench.data.building import build, declared_views, explain, find_view, views
+from mlworkbench.data.catalog import declare_roles, declared_roles, snapshots, table_columns
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.computing import compute_view, part_sql, parts_needed
 from mlworkbench.data.features import FeatureView, column, definition_hash, expression, mean, share
-from mlworkbench.data.lake import (
-    create_workbench,
-    declare_roles,
-    declared_roles,
-    snapshots,
-    sql,
-    table_columns,
-    write_lake,
-)
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.data.refreshing import refresh
 from mlworkbench.data.simulation import simulate_cards
 from mlworkbench.modelling.datasets import check_training

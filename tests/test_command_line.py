@@ -87,7 +87,7 @@ def wb(road, tmp_path):
 
 def test_a_regression_from_end_to_end(road):
     root, said = road
-    from mlworkbench.data.lake import sql
+    from mlworkbench.data.queries import sql
 
     wb = open_workbench(root)
     assert said["run"]["state"] == "finished" and {"rmse", "mae", "r2"} <= set(
@@ -236,7 +236,7 @@ def test_sources_that_cannot_be_taken_in(wb, refused, tmp_path):
 
 
 def test_parameters_tables_and_targets_that_are_wrong(wb, refused):
-    from mlworkbench.data.lake import sql
+    from mlworkbench.data.queries import sql
 
     train = ("run", "train", "-p", "table=houses", "-p", "target=price")
     refused(*train, "-p", "dept=6", naming="dept", hint="depth")
@@ -342,7 +342,8 @@ def test_a_flipped_byte_of_a_model_stops_the_work(wb, refused):
 
 
 def test_a_flipped_byte_of_a_table_stops_verify(wb):
-    from mlworkbench.data.lake import data_path, lake_files
+    from mlworkbench.data.commits import lake_files
+    from mlworkbench.data.connections import data_path
 
     name = next(f for f in sorted(lake_files(wb)) if "houses" in f)
     data = bytearray((data_path(wb) / name).read_bytes())

@@ -220,8 +220,10 @@ def test_delong_equals_a_published_implementation():
 
 def test_censored_labels_are_weighted_or_refused(wb):
     from mlworkbench.core.settings import Workbench
+    from mlworkbench.data.catalog import declare_roles
+    from mlworkbench.data.commits import write_lake
     from mlworkbench.data.ingestion import ingest
-    from mlworkbench.data.lake import declare_roles, sql, write_lake
+    from mlworkbench.data.queries import sql
     from mlworkbench.desk.verbs import run
     from mlworkbench.modelling.censoring import propensity_weights
 

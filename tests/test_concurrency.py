@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from conftest import CATALOGS
 
+from mlworkbench.data.catalog import snapshots
+from mlworkbench.data.commits import verify_files
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import snapshots, sql, verify_files
+from mlworkbench.data.queries import sql
 from mlworkbench.execution.record import list_runs
 
 WRITER = """

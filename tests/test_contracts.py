@@ -22,11 +22,13 @@ from faults import kill, python, until
 
 from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.data.catalog import snapshots
 from mlworkbench.data.checks import check_table
+from mlworkbench.data.commits import verify_files
 from mlworkbench.data.contracts import adopt, contract_file, contract_versions, declare, roles
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import snapshots, sql, verify_files
 from mlworkbench.data.mending import quarantined, replay, write_quarantine
+from mlworkbench.data.queries import sql
 from mlworkbench.desk.cli import cli
 from mlworkbench.modelling.datasets import describe_problem, load_dataset
 from mlworkbench.modelling.training import fit_catboost, predict_scores

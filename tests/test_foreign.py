@@ -23,8 +23,11 @@ from mlworkbench.core.store import (
     versions,
     writing,
 )
+from mlworkbench.data.catalog import last_changes
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import create_workbench, last_changes, sql, write_lake
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.desk import examining
 from mlworkbench.desk.backup import export_backup, import_backup
 from mlworkbench.desk.importing import import_workbench

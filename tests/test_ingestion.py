@@ -19,17 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlworkbench.core.errors import UserError
+from mlworkbench.data.catalog import declared_roles, snapshots, tables
+from mlworkbench.data.commits import lake_files, verify_files
+from mlworkbench.data.connections import data_path
 from mlworkbench.data.ingestion import checked_table, ingest
-from mlworkbench.data.lake import (
-    create_workbench,
-    data_path,
-    declared_roles,
-    lake_files,
-    snapshots,
-    sql,
-    tables,
-    verify_files,
-)
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 KEYS = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
@@ -351,13 +346,13 @@ def test_random_ids_are_no_card_numbers(wb, write, start):
 
 KILLED = """
 import os, signal, sys
-from mlworkbench.data import ingestion, lake
+from mlworkbench.data import commits, ingestion
 point, folder, source = sys.argv[1:]
 def die(*given, **more): os.kill(os.getpid(), signal.SIGKILL)
-real = lake._make_durable
+real = commits._make_durable
 def late(wb, since): real(wb, since); die()
-if point == "rows written": lake._make_durable = die
-if point == "before commit": lake._make_durable = late
+if point == "rows written": commits._make_durable = die
+if point == "before commit": commits._make_durable = late
 if point == "after commit": ingestion._summary = die
 if point == "between files":
     real_load, seen = ingestion.load, []

@@ -10,8 +10,10 @@ from click.testing import CliRunner
 from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.looks import list_looks
+from mlworkbench.data.catalog import declare_roles, newest_snapshot
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.kept import find_split, keep_split, list_splits, test_rows
-from mlworkbench.data.lake import declare_roles, newest_snapshot, sql, write_lake
+from mlworkbench.data.queries import sql
 from mlworkbench.desk.cli import cli
 from mlworkbench.desk.verbs import tune
 from mlworkbench.modelling.datasets import (

@@ -17,7 +17,7 @@ from powercut import Disk, calls, traced
 from works import WORKS, prepare, state
 
 from mlworkbench.core.settings import open_workbench
-from mlworkbench.data.lake import verify_files
+from mlworkbench.data.commits import verify_files
 from mlworkbench.desk.examining import doctor, mend
 
 POINTS = {

@@ -15,20 +15,14 @@ from faults import acknowledged, everything, kill, python, rows_hash, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
-from mlworkbench.data.lake import (
-    create_workbench,
-    data_path,
-    lake_cursor,
-    lake_files,
-    snapshot_number,
-    sql,
-    tables,
-    verify_files,
-    write_lake,
-)
+from mlworkbench.data.catalog import snapshot_number, tables
+from mlworkbench.data.commits import lake_files, verify_files, write_lake
+from mlworkbench.data.connections import data_path, lake_cursor
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 
 WRITER = """
-from mlworkbench.data.lake import write_lake
+from mlworkbench.data.commits import write_lake
 who, times = int(sys.argv[2]), int(sys.argv[3])
 for i in range(times):
     with write_lake(f"{who} {i}", wb=wb) as write:
@@ -37,7 +31,7 @@ for i in range(times):
 """
 READER = """
 import time
-from mlworkbench.data.lake import sql
+from mlworkbench.data.queries import sql
 end = Path(sys.argv[2])
 n, last = 0, 0
 while not end.exists():

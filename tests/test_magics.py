@@ -6,7 +6,9 @@ import pytest
 from kernels import Kernel
 
 from mlworkbench.core.markup import Listing, escaped, html_table
-from mlworkbench.data.lake import create_workbench, snapshots, sql
+from mlworkbench.data.catalog import snapshots
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.execution.record import Run, close_run, open_run
 
 HOSTILE = [

@@ -13,7 +13,7 @@ import pytest
 from faults import kill, mlworkbench, python, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
-from mlworkbench.data.lake import sql
+from mlworkbench.data.queries import sql
 from mlworkbench.execution import record
 from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_params, log_text
 from mlworkbench.execution.record import (
@@ -339,7 +339,8 @@ def test_two_openers_get_two_runs(wb):
 def test_what_a_query_with_bound_values_reads_is_recorded(wb):
     """Within a run every table of a query is noted, joins, subqueries and parameters included."""
     from mlworkbench.core.current import open_runs
-    from mlworkbench.data.lake import sql, write_lake
+    from mlworkbench.data.commits import write_lake
+    from mlworkbench.data.queries import sql
     from mlworkbench.execution.record import close_run, open_run, run_details
 
     with write_lake("two tables", wb=wb) as write:

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from test_features import EXAMPLES, ROW, ROWS, computed, every_feature, same, table
 
 from mlworkbench.data.building import build, explain
+from mlworkbench.data.catalog import snapshots
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.features import FeatureView, expression, mean
-from mlworkbench.data.lake import create_workbench, snapshots, sql, write_lake
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.data.refreshing import refresh
 from mlworkbench.data.simulation import simulate_cards
 from mlworkbench.data.touched import touched_sql, touched_view_sql

@@ -38,7 +38,7 @@ def trained(wb, name: str, noise: float) -> str:
     """A finished run with a model, its signature and predictions, made without a kernel; its id."""
     from catboost import CatBoostClassifier
 
-    from mlworkbench.data.lake import sql
+    from mlworkbench.data.queries import sql
     from mlworkbench.execution.journal import log_metric, log_model, log_predictions
     from mlworkbench.execution.record import close_run, open_run
 
@@ -360,7 +360,7 @@ def test_self_approved_stands_for_ever(wb):
 def test_evidence_that_changed_since_is_judged_again(wb):
     crown(wb, 1)
     asked = promote("fraud@2", "champion", "it is better", wb)
-    from mlworkbench.data.lake import write_lake
+    from mlworkbench.data.commits import write_lake
 
     with write_lake("worse predictions", wb=wb) as write:
         write.con.execute(

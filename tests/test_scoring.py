@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.data.catalog import declare_roles, newest_snapshot, snapshots
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import declare_roles, newest_snapshot, snapshots, sql, write_lake
+from mlworkbench.data.queries import sql
 from mlworkbench.execution.journal import log_model
 from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.datasets import describe_problem, rows_sql

@@ -10,7 +10,8 @@ import pytest
 from kernels import Kernel
 
 from mlworkbench.core.errors import UserError, WorkbenchError
-from mlworkbench.data.lake import create_workbench, lake_cursor
+from mlworkbench.data.connections import lake_cursor
+from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution import sessions
 from mlworkbench.execution.jobs import run_job
 from mlworkbench.execution.record import get_run, list_runs, run_details

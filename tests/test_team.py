@@ -12,8 +12,11 @@ from test_registry import trained
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
 from mlworkbench.core.store import reads, writing
+from mlworkbench.data.catalog import snapshots, tables
+from mlworkbench.data.commits import verify_files
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import create_workbench, snapshots, sql, tables, verify_files
+from mlworkbench.data.lake import create_workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.desk.backup import export_backup, import_backup
 from mlworkbench.desk.examining import doctor
 from mlworkbench.desk.importing import import_workbench
@@ -105,7 +108,7 @@ def test_a_password_is_refused_and_never_repeated(team, postgres, tmp_path, monk
     assert code == 2 and "holds a password" in err and "s3cret" not in out + err
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
     monkeypatch.setenv("PGPASSWORD", "wrong-s3cret")
-    script = "from mlworkbench.data.lake import tables\nprint(tables(wb=wb))"
+    script = "from mlworkbench.data.catalog import tables\nprint(tables(wb=wb))"
     code, out, err = python(bob.root, script)
     assert code == 1 and "password authentication failed" in err and "s3cret" not in out + err
 
@@ -209,7 +212,7 @@ def test_what_may_not_come_in(tmp_path):
 
 
 WRITER = """
-from mlworkbench.data.lake import write_lake
+from mlworkbench.data.commits import write_lake
 with write_lake("killed", wb=wb) as write:
     write.con.execute("CREATE TABLE t AS SELECT range AS id FROM range(9)")
 """

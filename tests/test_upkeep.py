@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.settings import open_workbench
 from mlworkbench.core.store import reads, writing
+from mlworkbench.data.catalog import declare_roles, snapshots, tables
+from mlworkbench.data.commits import lake_files, verify_files, write_lake
+from mlworkbench.data.connections import data_path
 from mlworkbench.data.history import diff, list_tags, tag
-from mlworkbench.data.lake import (
-    data_path,
-    declare_roles,
-    lake_files,
-    snapshots,
-    sql,
-    tables,
-    verify_files,
-    write_lake,
-)
+from mlworkbench.data.queries import sql
 from mlworkbench.data.upkeep import compact, expire, referred_snapshots
 from mlworkbench.execution.record import close_run, open_run
 

@@ -9,17 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from mlworkbench.core.settings import Workbench, open_workbench
+from mlworkbench.data.catalog import declare_roles, snapshot_number
+from mlworkbench.data.commits import write_lake
+from mlworkbench.data.connections import lake_cursor, quoted
 from mlworkbench.data.features import FeatureView, count, mean, total
 from mlworkbench.data.history import tag
 from mlworkbench.data.ingestion import ingest
-from mlworkbench.data.lake import (
-    declare_roles,
-    lake_cursor,
-    quoted,
-    snapshot_number,
-    sql,
-    write_lake,
-)
+from mlworkbench.data.queries import sql
 from mlworkbench.data.refreshing import refresh
 from mlworkbench.data.upkeep import compact, expire
 

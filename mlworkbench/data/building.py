@@ -31,7 +31,16 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import now, reading, writing
 from ..core.store import views as built_views
+from mlworkbench.data.catalog import (
+    declare_roles,
+    last_changes,
+    snapshot_number,
+    snapshots,
+    table_columns,
+)
+from .commits import write_lake
 from .computing import compute_view, parts_needed
+from .connections import lake_cursor, quoted
 from .contracts import roles
 from mlworkbench.data.features import (
     Feature,
@@ -44,16 +53,6 @@ from mlworkbench.data.features import (
     definition_hash,
 )
 from .handbook import handbook_for
-from mlworkbench.data.lake import (
-    declare_roles,
-    lake_cursor,
-    last_changes,
-    quoted,
-    snapshot_number,
-    snapshots,
-    table_columns,
-    write_lake,
-)
 from .scratch import scratch_folder
 from .windows import view_sql
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import duckdb
 
 from ..core.errors import UserError
-from .lake import quoted
+from .connections import quoted
 
 # %% ../../nbs/2_data/03_card_numbers.ipynb #4adb2d08
 _ISSUERS = (

@@ -25,10 +25,10 @@ import duckdb
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from .card_numbers import holds_card_sql
-from .columns import literal
+from .catalog import snapshot_number, table_columns
+from .connections import lake_cursor, literal, quoted
 from .contracts import find_contract, span
 from .doors import shortened
-from .lake import lake_cursor, quoted, snapshot_number, table_columns
 from .odcs import Contract, Promise
 from .protection import how_protected
 

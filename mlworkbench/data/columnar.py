@@ -15,9 +15,9 @@ from itertools import chain
 import duckdb
 
 from ..core.errors import UserError
-from .columns import checked_names, fits, literal, strict_sql
+from .columns import checked_names, fits, strict_sql
+from .connections import literal, quoted
 from .files import Found, beginning, chunks
-from .lake import quoted
 from .parts import Part, apart, could_be_cards, explained, readable
 from .records import MOST_BYTES, count_lines
 from .scratch import Scratch

@@ -6,7 +6,6 @@
 __all__ = [
     "MOST_COLUMNS",
     "MISSING",
-    "literal",
     "checked_names",
     "Column",
     "propose",
@@ -24,26 +23,11 @@ from dataclasses import dataclass
 import duckdb
 
 from ..core.errors import UserError
-from .lake import quoted
+from .connections import literal, quoted
 from .records import CLOCK, COMMA, DASH, DIGIT, DOT, SIGN, SPACE, ZONE, Counted
 
 # %% ../../nbs/2_data/04_columns.ipynb #705f3edd
 MOST_COLUMNS = 4000
-
-
-def literal(text: str) -> str:
-    """Quote a text for SQL.
-
-    Parameters
-    ----------
-    text : str
-        Any text without a NUL.
-
-    Returns
-    -------
-    str
-    """
-    return "'" + text.replace("'", "''") + "'"
 
 
 def checked_names(names: Sequence[str], where: str) -> None:

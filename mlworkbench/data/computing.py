@@ -13,8 +13,8 @@ import duckdb
 
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress
+from .connections import quoted
 from .features import FeatureView
-from .lake import quoted
 from .windows import output_columns, view_sql
 
 

@@ -39,8 +39,10 @@ import duckdb
 
 from ..core.errors import UserError
 from ..core.settings import Workbench, actor, open_workbench
+from .catalog import declare_roles, table_columns
+from .commits import write_lake
+from .connections import lake_cursor
 from .doors import shortened
-from .lake import declare_roles, lake_cursor, table_columns, write_lake
 from mlworkbench.data.odcs import (
     MOST_TEXT,
     ROLES,

@@ -12,17 +12,9 @@ from collections.abc import Mapping
 import duckdb
 
 from ..core.errors import UserError
-from mlworkbench.data.columns import (
-    Column,
-    checked_names,
-    doubtful,
-    fits,
-    literal,
-    propose,
-    tolerant,
-)
+from .columns import Column, checked_names, doubtful, fits, propose, tolerant
+from .connections import literal, quoted
 from .files import Found, beginning
-from .lake import quoted
 from .parts import Part, apart, could_be_cards, explained, readable
 from .records import MOST_BYTES, Counted, Dialect, count_records, find_dialect
 from .scratch import Scratch

@@ -40,8 +40,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from ..core.errors import UserError, nearest
+from .connections import quoted
 from .expressions import columns_read
-from .lake import quoted
 
 # %% ../../nbs/2_data/07_features.ipynb #04e41fd6
 _UNITS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}

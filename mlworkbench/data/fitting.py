@@ -25,7 +25,7 @@ import duckdb
 
 from ..core.errors import UserError, nearest
 from .columns import fits
-from .lake import quoted
+from .connections import quoted
 from .parts import BrokenRows, Part
 
 

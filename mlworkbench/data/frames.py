@@ -16,8 +16,8 @@ import duckdb
 
 from ..core.errors import UserError
 from .columnar import typed_select
-from .columns import checked_names, literal
-from .lake import quoted
+from .columns import checked_names
+from .connections import literal, quoted
 from .parts import Part, apart, could_be_cards, explained
 from .scratch import Scratch, nameless
 

@@ -17,16 +17,15 @@ from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.markup import Listing
 from ..core.settings import Workbench, open_workbench
 from ..core.store import now, reading, tags, writing
-from mlworkbench.data.lake import (
+from mlworkbench.data.catalog import (
     declared_roles,
-    lake_cursor,
     newest_snapshot,
-    quoted,
-    shortened,
     snapshot_number,
     snapshots,
     table_columns,
 )
+from .connections import lake_cursor, quoted
+from .doors import shortened
 
 
 # %% ../../nbs/2_data/03_history.ipynb #09e52a39

@@ -19,8 +19,10 @@ from ..core.errors import UserError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from .card_numbers import refuse_card_numbers
+from .catalog import newest_snapshot
 from .columnar import carefully
-from .columns import literal
+from .commits import write_lake
+from .connections import lake_cursor, literal, quoted
 from mlworkbench.data.contracts import (
     Kept,
     contract_file,
@@ -43,9 +45,8 @@ from mlworkbench.data.fitting import (
     find_target,
     refuse_broken_key,
 )
-from .lake import lake_cursor, newest_snapshot, quoted, write_lake
 from .odcs import Contract, Promise, contract_text
-from .parts import BrokenRows, Part, apart, load
+from .parts import BrokenRows, Part, apart, load, told
 from .protection import hash_key, hold_key, how_protected
 from .reading import read_source, source_files
 from .remote import address, fetch, queried, shown
@@ -245,11 +246,11 @@ def _quick(
     name, done = plan.target.name, []
     _ready(con, plan, parts, change)
     for number, part in enumerate(parts):
-        tell(0.5 + 0.4 * number / len(parts), f"writing {Path(part.name).name}")
         select = clean_select(con, part, plan.contract, watched[number])
-        rows = load(
-            con, replace(part, select=select), f"INSERT INTO {quoted(name)} BY NAME", filtered=True
-        )
+        low, each = 0.5 + 0.4 * number / len(parts), 0.4 / len(parts)
+        with told(con, tell, low, low + each, f"writing {Path(part.name).name}"):
+            clean = replace(part, select=select)
+            rows = load(con, clean, f"INSERT INTO {quoted(name)} BY NAME", filtered=True)
         _remembered(con, plan, part, rows)
         done.append({"added": rows})
     if plan.key:

@@ -13,8 +13,10 @@ import duckdb
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from .building import find_view
+from .catalog import table_columns
+from .connections import quoted
 from .features import FeatureView, microseconds
-from .lake import quoted, sql, table_columns
+from .queries import sql
 
 
 # %% ../../nbs/2_data/11_joining.ipynb #68c52285

@@ -25,15 +25,10 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, actor, open_workbench
 from ..core.store import now, reading, writing
 from ..core.store import splits as kept_splits
+from .catalog import newest_snapshot, snapshot_number, table_columns
+from .commits import write_lake
+from .connections import lake_cursor, quoted
 from .contracts import roles
-from mlworkbench.data.lake import (
-    lake_cursor,
-    newest_snapshot,
-    quoted,
-    snapshot_number,
-    table_columns,
-    write_lake,
-)
 from .splits import parse_split, resolve_split, split_sql
 
 

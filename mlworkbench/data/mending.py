@@ -19,10 +19,12 @@ from ..core.errors import UserError, nearest
 from ..core.markup import Listing
 from ..core.settings import Workbench, open_workbench
 from ..core.store import writing
+from .catalog import newest_snapshot, table_columns
 from .checks import as_stored, first_sql, rules
-from .columns import literal, strict_sql
+from .columns import strict_sql
+from .commits import write_lake
+from .connections import lake_cursor, literal, quoted
 from .contracts import edited, find_contract, keep_contract, write_contract
-from .lake import lake_cursor, newest_snapshot, quoted, table_columns, write_lake
 from .odcs import Contract
 from .parts import Part, apart
 from .protection import hash_key, hold_key, how_protected, protected_sql

@@ -12,6 +12,7 @@ __all__ = [
     "readable",
     "could_be_cards",
     "load",
+    "told",
 ]
 
 # %% ../../nbs/2_data/04_parts.ipynb #783efd38
@@ -19,6 +20,7 @@ import contextlib
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ from typing import Any
 import duckdb
 
 from ..core.errors import UserError
+from ..core.progress import Progress, silent
 from .files import Found, chunks, unchanged
 from .records import Dialect, Torn
 from .scratch import Scratch, nameless
@@ -306,3 +309,43 @@ def load(con: duckdb.DuckDBPyConnection, part: Part, into: str, filtered: bool =
             "Export it again as plain CSV (RFC 4180); nothing was taken in",
         )
     return rows
+
+
+# %% ../../nbs/2_data/04_parts.ipynb #a8ae78b1
+@contextlib.contextmanager
+def told(
+    con: duckdb.DuckDBPyConnection, tell: Progress, low: float, high: float, text: str
+) -> Iterator[None]:
+    """Tell how far the statements of a block have come.
+
+    Parameters
+    ----------
+    con : DuckDBPyConnection
+        The connection that runs them.
+    tell : Progress
+        Is called from another thread.
+    low, high : float
+        The part of the whole work that the block is.
+    text : str
+        What is being done.
+    """
+    tell(low, text)
+    if tell is silent:
+        yield
+        return
+    con.execute("SET enable_progress_bar = true")
+    con.execute("SET enable_progress_bar_print = false")
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.3):
+            if (share := con.query_progress()) > 0:
+                tell(low + (high - low) * min(share, 100.0) / 100, text)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

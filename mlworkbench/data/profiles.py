@@ -29,8 +29,9 @@ import duckdb
 import numpy as np
 
 from ..core.settings import Workbench, open_workbench
+from .catalog import snapshot_number, table_columns
+from .connections import lake_cursor, quoted
 from .contracts import roles
-from .lake import lake_cursor, quoted, snapshot_number, table_columns
 
 # %% ../../nbs/2_data/05_profiles.ipynb #bcb6be60
 SAMPLE = 20_000

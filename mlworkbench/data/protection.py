@@ -16,7 +16,7 @@ import duckdb
 
 from ..core.errors import UserError
 from ..core.settings import Workbench
-from .lake import quoted
+from .connections import quoted
 from .odcs import Promise
 
 # %% ../../nbs/2_data/03_protection.ipynb #cf774630

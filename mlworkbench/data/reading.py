@@ -20,10 +20,10 @@ import duckdb
 from ..core.errors import UserError
 from .columnar import carefully, json_part, parquet_part
 from .columns import propose
+from .connections import quoted
 from .delimited import csv_part, dialect_of
 from .files import Found, beginning, expand, look
 from .frames import frame_part, kind_of
-from .lake import quoted
 from .parts import Part, apart
 from .records import first_rows
 from .scratch import Scratch, copies

@@ -23,9 +23,11 @@ from mlworkbench.data.building import (
     record_build,
     view_below,
 )
+from .catalog import snapshots
+from .commits import write_lake
 from .computing import computed
+from .connections import lake_cursor, quoted
 from .features import FeatureView, definition_hash
-from .lake import lake_cursor, quoted, snapshots, write_lake
 from .scratch import scratch_folder
 from .touched import reaches, touched_sql, touched_view_sql
 

@@ -20,9 +20,8 @@ from typing import IO, Any
 import duckdb
 
 from ..core.errors import UserError, WorkbenchError
-from .columns import literal
+from .connections import literal, load_extension
 from .doors import shortened
-from .lake import load_extension
 from .scratch import Scratch, nameless
 
 # %% ../../nbs/2_data/05_remote.ipynb #1d22330b

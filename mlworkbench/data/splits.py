@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..core.errors import UserError, nearest
+from .catalog import key_sql
+from .connections import quoted
 from .features import microseconds
-from .lake import key_sql, quoted
 
 
 # %% ../../nbs/2_data/08_splits.ipynb #9085d6be

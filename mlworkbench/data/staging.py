@@ -29,9 +29,8 @@ from ..core.errors import UserError
 from ..core.settings import actor
 from .card_numbers import holds_card_sql, masked_text_sql
 from .checks import broken_sql, first_sql, rules
-from .columns import literal
+from .connections import literal, quoted
 from .files import unchanged
-from .lake import quoted
 from .odcs import Contract
 from .parts import Part, apart, explained, torn_texts
 from .protection import hold_key, how_protected, protected_sql

@@ -8,8 +8,8 @@ __all__ = ["Span", "Placed", "reaches", "touched_sql", "touched_view_sql"]
 # %% ../../nbs/2_data/09_touched.ipynb #84dd117d
 import dataclasses
 
+from .connections import quoted
 from .features import Feature, FeatureView, microseconds, window_rows
-from .lake import quoted
 from .windows import value_sql, view_sql
 
 

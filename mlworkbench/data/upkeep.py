@@ -14,7 +14,9 @@ from ..core.crash import crash_point
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import data_files, metadata, now, reading, writing
-from .lake import data_path, lake_files, last_changes, snapshots, write_lake
+from .catalog import last_changes, snapshots
+from .commits import lake_files, write_lake
+from .connections import data_path
 
 
 # %% ../../nbs/2_data/11_upkeep.ipynb #664a32ea

@@ -8,8 +8,8 @@ __all__ = ["value_sql", "view_sql", "output_columns"]
 # %% ../../nbs/2_data/08_windows.ipynb #4ed65d73
 import re
 
+from .connections import quoted
 from .features import Feature, FeatureView, microseconds, window_rows
-from .lake import quoted
 
 # %% ../../nbs/2_data/08_windows.ipynb #22eb3288
 _AGGREGATES = {

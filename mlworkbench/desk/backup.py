@@ -20,14 +20,10 @@ import sqlalchemy as sa
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench, settings_text
 from ..core.store import create_store, meta, metadata, now, reading, writing
-from mlworkbench.data.lake import (
-    copy_catalog,
-    data_path,
-    lake_files,
-    lake_turn,
-    sha256,
-    verify_files,
-)
+from ..data.commits import lake_files, sha256, verify_files
+from ..data.connections import data_path
+from ..data.lake import copy_catalog
+from ..data.turns import lake_turn
 
 
 # %% ../../nbs/7_desk/02_backup.ipynb #89a3d73b

@@ -181,7 +181,7 @@ def sql(
       mlworkbench sql "select name, state from work.runs order by started desc"
       mlworkbench sql "delete from payments where amount < 0" --write
     """
-    from mlworkbench.data.lake import sql as ask
+    from mlworkbench.data.queries import sql as ask
     from mlworkbench.desk.output import relation_text, write_relation
 
     found = ask(query, write=write, at=at, wb=wb)
@@ -220,7 +220,7 @@ def tables(at: str | None, wb: Any) -> tuple[Any, str]:
     Example:
       mlworkbench tables --json
     """
-    from mlworkbench.data.lake import tables as list_tables
+    from mlworkbench.data.catalog import tables as list_tables
 
     found = list_tables(at, wb)
     return found, as_table(found)
@@ -235,7 +235,7 @@ def snapshots(table: str | None, wb: Any) -> tuple[Any, str]:
     Example:
       mlworkbench snapshots --table payments
     """
-    from mlworkbench.data.lake import snapshots as history
+    from mlworkbench.data.catalog import snapshots as history
 
     found = history(table, wb)
     return found, as_table([s | {"tables": ", ".join(s["tables"])} for s in found])
@@ -251,7 +251,7 @@ def verify(wb: Any) -> tuple[Any, str]:
       mlworkbench verify
     """
     from mlworkbench.core.errors import WorkbenchError
-    from mlworkbench.data.lake import lake_files, verify_files
+    from mlworkbench.data.commits import lake_files, verify_files
 
     faults = verify_files(wb)
     if faults:

@@ -8,8 +8,10 @@ __all__ = ["Finding", "doctor", "mend"]
 # %% ../../nbs/7_desk/02_examining.ipynb #adc136d0
 import contextlib
 import os
+import shlex
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 import duckdb
 import sqlalchemy as sa
 
-from ..core.errors import WorkbenchError
+from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, network_file_system, open_workbench
 from mlworkbench.core.store import (
     artifacts,
@@ -28,8 +30,11 @@ from mlworkbench.core.store import (
     versions,
     writing,
 )
-from ..data.lake import data_path, lake_cursor, lake_files, lake_turn
+from ..data.commits import lake_files, sha256
+from ..data.connections import data_path, lake_cursor
+from ..data.contracts import edited, find_contract
 from ..data.scratch import left_behind
+from ..data.turns import lake_turn, lock_holders, turn_holders
 from ..execution.parked import state_text
 from ..execution.record import read_runs, sweep
 from ..execution.resuming import left_parked
@@ -58,6 +63,11 @@ def _place(wb: Workbench) -> Iterator[Finding]:
     for file in files:
         if file.exists() and not os.access(file, os.W_OK):
             yield f"{file} cannot be written to", f"chmod u+rw '{file}' (as its owner)"
+    places = (wb.root, wb.root / "settings.ini", wb.root / "lake", wb.files / "runs", data_path(wb))
+    open_ = [p for p in (*places, *files) if p.exists() and p.stat().st_mode & stat.S_IWOTH]
+    if open_:
+        said = f"every user of this machine can write to {', '.join(str(p) for p in open_)}"
+        yield said, f"chmod o-w {' '.join(shlex.quote(str(p)) for p in open_)}"
 
 
 def _room(wb: Workbench) -> Iterator[Finding]:
@@ -102,6 +112,9 @@ def _databases(wb: Workbench) -> Iterator[Finding]:
 
 
 # %% ../../nbs/7_desk/02_examining.ipynb #accd0887
+_LONG = 60.0  # seconds after which a writer is asked after
+
+
 def _files(wb: Workbench) -> Iterator[Finding]:
     root = data_path(wb)
     with reading(wb) as db:
@@ -137,20 +150,12 @@ def _left_in_lake(wb: Workbench) -> Iterator[Finding]:
             if scratch := left_behind(wb):
                 yield f"{len(scratch)} scratch files lie in {wb.root / 'lake' / 'tmp'}", _MEND
     except BlockingIOError:
-        for pid in _holders(wb.root / "lake" / ".turn"):
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-            if state in "Tt":
-                said = f"process {pid} is stopped and has the writers' turn"
-                yield said, f"kill -CONT {pid}, or kill {pid}"
-
-
-def _holders(file: Path) -> list[int]:
-    """The processes that hold a lock on a file, from the kernel's list."""
-    with contextlib.suppress(OSError):
-        inode = str(file.stat().st_ino)
-        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        return [int(r[4]) for r in rows if "->" not in r and r[5].endswith(f":{inode}")]
-    return []
+        for holder in turn_holders(wb):
+            if holder.stopped:
+                yield f"{holder.name} is stopped and has the writers' turn", holder.release
+            elif holder.seconds > _LONG:
+                said = f"has had the writers' turn for {holder.seconds / 60:,.0f} minutes"
+                yield f"{holder.name} {said}", f"wait for it, or {holder.release}"
 
 
 # %% ../../nbs/7_desk/02_examining.ipynb #fa4b57e2
@@ -181,7 +186,7 @@ def _age(path: Path) -> float:
 
 def _held(folder: Path) -> bool:
     """Whether a living process is about to record the run of this folder."""
-    return bool(_holders(folder / ".alive"))
+    return bool(lock_holders(folder / ".alive"))
 
 
 def _runs(wb: Workbench) -> Iterator[Finding]:
@@ -190,17 +195,32 @@ def _runs(wb: Workbench) -> Iterator[Finding]:
     if left := _left_by_runs(wb):
         yield f"{len(left)} leftovers of runs that were killed, the first is {left[0]}", _MEND
     with reading(wb) as db:
-        rows = db.execute(sa.select(versions.c.model, versions.c.version, versions.c.bytes)).all()
         kept = set(db.scalars(sa.select(artifacts.c.run).distinct()))
-    for r in rows:
-        file = wb.files / "models" / r.model / str(r.version) / "model.cbm"
-        if not file.exists() or file.stat().st_size != r.bytes:
-            yield (
-                f"the model file of {r.model}@{r.version} is missing or has another size",
-                _RESTORE,
-            )
     for run in sorted(r for r in kept if not (wb.files / "runs" / r).is_dir()):
         yield f"the folder of run {run} is missing", _RESTORE
+
+
+def _versions(wb: Workbench) -> Iterator[Finding]:
+    """What versions stand on: their model, and the files of the runs that made them."""
+    with reading(wb) as db:
+        models = db.execute(sa.select(versions)).all()
+        files = sa.select(artifacts).where(artifacts.c.run.in_(sa.select(versions.c.run)))
+        evidence = db.execute(files).all()
+    for v in models:
+        file = wb.files / "models" / v.model / str(v.version) / "model.cbm"
+        yield from _compared(file, v.sha256, f"the model file of {v.model}@{v.version}")
+    names = {v.run: f"{v.model}@{v.version}" for v in models}
+    for a in evidence:
+        if (folder := wb.files / "runs" / a.run).is_dir():
+            said = f"{a.path} of run {a.run}, which {names[a.run]} stands on,"
+            yield from _compared(folder / a.path, a.sha256, said)
+
+
+def _compared(file: Path, digest: str, said: str) -> Iterator[Finding]:
+    if not file.exists():
+        yield f"{said} is missing", _RESTORE
+    elif sha256(file) != digest:
+        yield f"{said} was changed", _RESTORE
 
 
 def _parked(wb: Workbench) -> Iterator[Finding]:
@@ -222,6 +242,18 @@ def _audit(wb: Workbench) -> Iterator[Finding]:
         yield f"the audit trail does not hold: {found['fault']}", mend
 
 
+# %% ../../nbs/7_desk/02_examining.ipynb #b7aba218
+def _contracts(wb: Workbench) -> Iterator[Finding]:
+    for file in sorted((wb.root / "contracts").glob("*.yaml")):
+        try:
+            if not file.read_text("utf-8").strip():
+                yield f"{file} is empty", f"remove it; `contract infer {file.stem}` writes one"
+            elif edited(file.stem, wb):
+                find_contract(file.stem, wb)
+        except (UserError, ValueError, OSError) as err:
+            yield f"{file} is no contract: {err}", "edit it, or put an earlier version in its place"
+
+
 # %% ../../nbs/7_desk/02_examining.ipynb #c3067bcb
 def doctor(wb: Workbench | None = None) -> dict:
     """Examine a workbench.
@@ -237,7 +269,11 @@ def doctor(wb: Workbench | None = None) -> dict:
     """
     wb = open_workbench(wb)
     findings: list[Finding] = []
-    for checks in ((_place, _room), (_databases,), (_files, _left_in_lake, _runs, _audit)):
+    for checks in (
+        (_place, _room),
+        (_databases,),
+        (_files, _left_in_lake, _runs, _versions, _contracts, _audit),
+    ):
         missing = any("is missing" in what or mend == _RESTORE for what, mend in findings)
         for check in () if missing else checks:
             findings += _examined(check, wb)
@@ -261,7 +297,8 @@ def mend(wb: Workbench | None = None) -> dict:
     Returns
     -------
     dict
-        As ``doctor`` gives it afterwards, with ``removed``: how many files and folders went.
+        As ``doctor`` gives it afterwards, with ``removed`` (how many files and folders went) and
+        ``names`` (their paths).
     """
     wb = open_workbench(wb)
     sweep(wb)
@@ -280,4 +317,4 @@ def mend(wb: Workbench | None = None) -> dict:
             for start in range(0, len(gone), 500):
                 part = gone[start : start + 500]
                 db.execute(data_files.delete().where(data_files.c.path.in_(part)))
-    return doctor(wb) | {"removed": len(left)}
+    return doctor(wb) | {"removed": len(left), "names": [str(path) for path in left]}

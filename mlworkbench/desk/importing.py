@@ -31,15 +31,9 @@ from mlworkbench.core.store import (
     versions,
     writing,
 )
-from mlworkbench.data.lake import (
-    lake_cursor,
-    quoted,
-    snapshots,
-    table_columns,
-    tables,
-    verify_files,
-    write_lake,
-)
+from ..data.catalog import snapshots, table_columns, tables
+from ..data.commits import verify_files, write_lake
+from ..data.connections import lake_cursor, quoted
 from ..data.upkeep import referred_snapshots
 from ..execution.record import RUN_ID, sweep
 from ..registry.promotion import verify_audit

@@ -14,7 +14,8 @@ from typing import Any
 import duckdb
 
 from ..core.errors import UserError, nearest
-from ..data.lake import newest_snapshot, sql
+from ..data.catalog import newest_snapshot
+from ..data.queries import sql
 from .displays import look, register_displays
 
 

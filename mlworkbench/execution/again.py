@@ -18,7 +18,7 @@ from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import writing
-from ..data.lake import lake_cursor
+from ..data.connections import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
 from .journal import log_fact
 from .limits import CANCEL

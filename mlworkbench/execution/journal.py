@@ -35,8 +35,9 @@ from ..core.current import executed_run, present_run
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import artifacts, facts, metrics, reading, reads, runs, writing
+from ..data.catalog import table_columns
+from ..data.commits import sha256, write_lake
 from ..data.contracts import roles
-from ..data.lake import sha256, table_columns, write_lake
 from .record import Run, find_run, write_params
 from .redaction import redact, redact_tree, secret_values
 

@@ -26,7 +26,7 @@ from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading, runs
-from ..data.lake import last_changes
+from ..data.catalog import last_changes
 from .grids import code_beside, fingerprint, finished_twins
 from .jobs import find_notebook, prepare_job, run_prepared, tracked_run
 from .journal import log_fact

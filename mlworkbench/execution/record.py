@@ -65,7 +65,7 @@ from mlworkbench.core.store import (
     runs,
     writing,
 )
-from ..data.lake import sha256
+from ..data.commits import sha256
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/01_record.ipynb #4a0f3c2c
@@ -220,12 +220,13 @@ def installed_packages() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=2)
 def _installed(folders: tuple) -> dict[str, str]:
-    """Look again only when a folder of packages has changed: it takes a tenth of a second."""
-    found = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if d.metadata["Name"]
-    }
+    """Look again only when a folder of packages has changed; the first of a name is what imports find."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        said = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        about = dict(re.findall(r"^(Name|Version): *(\S+)", said.partition("\n\n")[0], re.M))
+        if "Name" in about:
+            found.setdefault(about["Name"], about.get("Version", ""))
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
@@ -765,7 +766,8 @@ def list_runs(where: str = "", sort: str = "", wb: Workbench | None = None) -> l
 
 # %% ../../nbs/3_execution/01_record.ipynb #5c2f438d
 def _matching(where: str, wb: Workbench) -> list[str]:
-    from mlworkbench.data.lake import quoted, sql
+    from mlworkbench.data.connections import quoted
+    from mlworkbench.data.queries import sql
 
     with reading(wb) as db:
         kinds: dict[str, set] = {}

@@ -32,7 +32,8 @@ from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import artifacts, metrics, reading, runs, writing
-from ..data.lake import lake_cursor, write_lake
+from ..data.commits import write_lake
+from ..data.connections import lake_cursor
 from .jobs import run_job
 from .journal import current_run, log_fact, log_file
 from .limits import replace_file

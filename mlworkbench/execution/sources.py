@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading
-from ..data.lake import sha256
+from ..data.commits import sha256
 from .journal import log_fact
 from .record import Run
 

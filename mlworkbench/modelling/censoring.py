@@ -22,8 +22,9 @@ import pandas as pd
 
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
+from ..data.catalog import key_sql, table_columns
+from ..data.connections import lake_cursor, quoted
 from ..data.contracts import roles
-from ..data.lake import key_sql, lake_cursor, quoted, table_columns
 from .datasets import Dataset, Problem
 from .sharing import SharedRows
 

@@ -33,18 +33,11 @@ import pandas as pd
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..data.building import built_view, check_roles
-from ..data.columns import literal
+from ..data.catalog import declared_roles, key_sql, newest_snapshot, table_columns
+from ..data.connections import lake_cursor, literal, quoted
 from ..data.contracts import Roles
 from ..data.contracts import roles as contract_roles
 from ..data.kept import find_split, kept_sql, open_test
-from mlworkbench.data.lake import (
-    declared_roles,
-    key_sql,
-    lake_cursor,
-    newest_snapshot,
-    quoted,
-    table_columns,
-)
 from ..data.splits import parse_split, resolve_split, split_sql
 from .giveaways import find_giveaways, refuse_giveaways
 from .naming import join_names, split_names

@@ -27,7 +27,7 @@ import plotly.graph_objects as go
 
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
-from ..data.lake import last_changes
+from ..data.catalog import last_changes
 from mlworkbench.execution.journal import (
     current_run,
     log_fact,

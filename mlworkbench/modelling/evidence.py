@@ -17,7 +17,9 @@ import pandas as pd
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import artifacts, reading, reads
-from ..data.lake import declared_roles, lake_cursor, sha256
+from ..data.catalog import declared_roles
+from ..data.commits import sha256
+from ..data.connections import lake_cursor
 from ..execution.record import Run, get_run
 from .datasets import Dataset, describe_problem, load_dataset
 from .resampling import how_sure, intervals

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.settings import Workbench, open_workbench
-from ..data.lake import key_sql, lake_cursor, quoted, table_columns
+from ..data.catalog import key_sql, table_columns
+from ..data.connections import lake_cursor, quoted
 from .comparison import Comparison
 from .resampling import how_sure
 from .sharing import measured

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import duckdb
 
 from ..core.errors import UserError
-from ..data.lake import quoted
+from ..data.connections import quoted
 from .naming import join_names, split_names
 
 # %% ../../nbs/4_modelling/04_giveaways.ipynb #2af83c2f

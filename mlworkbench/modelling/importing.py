@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
-from ..data.lake import lake_cursor
+from ..data.connections import lake_cursor
 from ..execution.journal import log_fact
 from ..execution.record import Run, close_run, get_run, open_run
 from .evaluation import log_predictions

@@ -14,7 +14,8 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from ..core.settings import Workbench, open_workbench
-from ..data.lake import key_sql, lake_cursor, quoted, snapshots, table_columns
+from ..data.catalog import key_sql, snapshots, table_columns
+from ..data.connections import lake_cursor, quoted
 from .datasets import Dataset, Problem
 
 

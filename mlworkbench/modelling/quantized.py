@@ -23,9 +23,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.settings import Workbench, open_workbench
-from ..data.columns import literal
+from ..data.connections import lake_cursor, literal
 from ..data.kept import open_test
-from ..data.lake import lake_cursor
 from ..data.scratch import scratch_folder
 from mlworkbench.modelling.datasets import (
     IN_ORDER,

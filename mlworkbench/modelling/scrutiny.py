@@ -19,7 +19,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..core.settings import Workbench
-from ..data.lake import key_sql, lake_cursor, quoted, table_columns
+from ..data.catalog import key_sql, table_columns
+from ..data.connections import lake_cursor, quoted
 from .drift import drift_table
 from .evidence import Evidence, listed, measured
 from mlworkbench.modelling.explanation import (
@@ -32,6 +33,7 @@ from .explanation_figures import dependence_figure, shap_figure
 from .fairness import CLAIMED, group_fairness
 from .figures import learning_curve
 from .leaks import both_sides, changed_later, too_good
+from .recalibration import own_chances
 from .report_figures import drift_figure, interval_rows
 from .reporting import Section
 from .slices import METRIC, p_words, slice_masks, slice_table
@@ -46,17 +48,22 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
     masks = slice_masks(frame, pairs=2 <= len(frame.columns) <= 5)
     if not masks:
         return Section("By slice", ("No column cuts these rows into slices of 50 or more.",)), []
-    table = slice_table(e.task, e.label, e.score, masks, **_about_rows(e))
+    given = _about_rows(e)
+    plain = {n: given[n] for n in ("weight", "classes")}
+    chances = own_chances(e.task, e.label, e.score, **plain)
+    table = slice_table(e.task, e.label, e.score, masks, **given, chances=chances)
     metric, worse = METRIC[e.task], table[table["worse"]]
     how = "declared" if named else "found by searching all features"
     said = (
         f"{len(masks)} slices, {how}; p values corrected for all of them (Holm), entities as units."
     )
     alarms = [
-        f"Worse where {n}: {metric_label(metric)} {r['value']:.3g} against {r['rest']:.3g} elsewhere ({p_words(r['corrected'])})."
+        f"Worse where {n}: {metric_label(metric)} {r['value']:.3g}, {_against(r)} ({p_words(r['corrected'])})."
         for n, r in worse.head(3).iterrows()
     ]
-    words = alarms or ["Nowhere is the model worse than elsewhere by more than chance explains."]
+    words = alarms or [
+        "Nowhere is the model worse than its own scores say by more than chance explains."
+    ]
     figures = {}
     if table["value"].notna().any():
         overall = measured(e, wb, resamples=20, metrics=[metric])[metric].value
@@ -69,6 +76,13 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
             overall=float(overall),
         )
     return Section("By slice", (said, *words), {"slices": table}, figures), alarms
+
+
+def _against(line: pd.Series) -> str:
+    """Say what a slice was held against: the model's own scores, or all other rows."""
+    if pd.notna(line.get("promised")):
+        return f"where its scores promise {line['promised']:.3g}"
+    return f"against {line['rest']:.3g} elsewhere"
 
 
 def _about_rows(e: Evidence) -> dict:

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.errors import UserError
 from ..core.settings import Workbench
 from ..core.store import reading, reads
-from ..data.lake import lake_cursor
+from ..data.connections import lake_cursor
 from ..execution.record import Run
 from .resampling import Difference, paired
 

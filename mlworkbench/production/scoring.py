@@ -16,17 +16,11 @@ import pandas as pd
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
-from ..data.columns import literal
+from ..data.catalog import key_sql, newest_snapshot, table_columns
+from ..data.commits import write_lake
+from ..data.connections import lake_cursor, literal, quoted
 from ..data.contracts import roles
 from ..data.ingestion import checked_table
-from mlworkbench.data.lake import (
-    key_sql,
-    lake_cursor,
-    newest_snapshot,
-    quoted,
-    table_columns,
-    write_lake,
-)
 from ..modelling.datasets import feature_columns
 from ..modelling.training import predict_scores
 from ..registry.versions import Version, get_version, load_model

@@ -26,7 +26,8 @@ import sqlalchemy as sa
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading, reigns
-from ..data.lake import lake_cursor, table_columns
+from ..data.catalog import table_columns
+from ..data.connections import lake_cursor
 from ..modelling.comparison import compare_runs
 from ..modelling.datasets import feature_kind
 from .versions import Version, list_versions
