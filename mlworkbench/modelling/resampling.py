@@ -8,6 +8,7 @@ __all__ = [
     "evidence_note",
     "standard_error",
     "interval_from",
+    "how_sure",
     "intervals",
     "student_interval",
     "Difference",
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from ..core.settings import Workbench
 from .draws import replicate
 from .influence import freedom
 from mlworkbench.modelling.measures import (
@@ -143,6 +145,15 @@ def interval_from(
     with np.errstate(over="ignore"):
         ends = back(forth(value) - abs(half)), back(forth(value) + abs(half))
     return float(min(ends)), float(max(ends))
+
+
+# %% ../../nbs/4_modelling/05_resampling.ipynb #5f0c2a02
+def how_sure(wb: Workbench, level: float = 0, resamples: int = 0) -> dict:
+    """Return ``level`` and ``resamples`` of a bootstrap: those given, else those of the settings."""
+    return {
+        "level": level or float(wb.setting("compare", "confidence")),
+        "resamples": resamples or int(wb.setting("compare", "resamples")),
+    }
 
 
 # %% ../../nbs/4_modelling/05_resampling.ipynb #c8dac7d9
