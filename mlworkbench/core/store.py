@@ -77,6 +77,7 @@ runs = sa.Table(
     Column("error", Text),
     Column("parent", Text),
     Column("attempt", Integer, nullable=False),
+    sa.Index("runs_by_length", sa.text("length(name)"), "name"),  # the highest number of a name
 )
 params = sa.Table(
     "params",
@@ -99,12 +100,14 @@ metrics = sa.Table(
     Column("n", Integer),
     Column("note", Text),
 )
+_LOOKED_FOR = sa.text("name = 'place' OR name = 'fingerprint'")  # by each run of a grid
 facts = sa.Table(
     "facts",
     metadata,
     Column("run", Text, ForeignKey("runs.run"), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("value", Text),
+    sa.Index("facts_by_value", "value", sqlite_where=_LOOKED_FOR, postgresql_where=_LOOKED_FOR),
 )
 packages = sa.Table(
     "packages",

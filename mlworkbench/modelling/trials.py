@@ -36,6 +36,7 @@ from ..core.store import facts, metrics, reading, writing
 from ..core.store import runs as run_table
 from ..execution import grids
 from ..execution.executors import without_main
+from ..execution.fingerprints import fingerprint
 from ..execution.jobs import find_notebook, prepare_job, run_job
 from ..execution.journal import log_fact
 from mlworkbench.execution.parameters import (
@@ -415,7 +416,7 @@ def tune_notebook(
         )
     values = prepare_job(notebook, fixed | {n: _middle(d) for n, d in space.items()}, wb)[1]
     told = {n: optuna.distributions.distribution_to_json(d) for n, d in sorted(space.items())}
-    about = grids.fingerprint(notebook, {n: v for n, v in values.items() if n not in space}, {})
+    about = fingerprint(notebook, {n: v for n, v in values.items() if n not in space}, {})
     about = hashlib.sha256(json.dumps([about, told, metric]).encode()).hexdigest()[:8]
     plan = TrialPlan(
         str(notebook), study or f"{notebook.stem}.{metric}.{about}", storage, metric, experiment,
