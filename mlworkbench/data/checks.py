@@ -26,8 +26,9 @@ from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from .card_numbers import holds_card_sql
 from .catalog import snapshot_number, table_columns
+from .column_roles import span
 from .connections import lake_cursor, literal, quoted
-from .contracts import find_contract, span
+from .contracts import find_contract
 from .doors import shortened
 from .odcs import Contract, Promise
 from .protection import how_protected

@@ -8,6 +8,7 @@ __all__ = ["SAMPLE_ROWS", "dialect_of", "csv_part"]
 # %% ../../nbs/2_data/05_delimited.ipynb #d3945a5b
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import duckdb
 
@@ -179,8 +180,8 @@ def csv_part(
             f"{name} has a record of {counted.longest:,} bytes; a record may have {MOST_BYTES:,}",
             "Is a quote left open somewhere?",
         )
-    if counted.encoding != dialect.encoding and counted.encoding != "utf-8":
-        dialect = Dialect(dialect.separator, dialect.quote, dialect.escape, dialect.names, "cp1252")
+    if counted.encoding != "utf-8":
+        dialect = replace(dialect, encoding="cp1252")
     path, plain = readable(found, counted.encoding, scratch, torn=counted.torn)
     more = {"strict_mode": "false"} if counted.mixed else {}
     if counted.longest > 1 << 20:
@@ -198,14 +199,7 @@ def csv_part(
     select = f"SELECT {', '.join([c.sql for c in columns] + kept)} FROM {source}"
     types = {c.name: c.type for c in columns}
     empties = frozenset(c.name for c in columns if c.empty)
-    seen = [*zip(dialect.names, counted.texts, counted.longs, counted.filled, strict=True)]
-    whole = [n for n, text, many, of in seen if many * 3 > of or text == of > 0]
-    suspects = could_be_cards({n: types[n] for n in whole})
-    watched = tuple(
-        n
-        for n, text, many, of in seen
-        if types[n] == "VARCHAR" and (0 < text < of or 0 < many * 2 < of)
-    )
+    suspects, watched = _maybe_cards(counted, types)
     return Part(
         name,
         select,
@@ -220,3 +214,14 @@ def csv_part(
         dialect=dialect,
         watched=watched,
     )
+
+
+def _maybe_cards(
+    counted: Counted, types: Mapping[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that may be of card numbers as a whole, and those of text in which single ones may stand."""
+    seen = [*zip(types, counted.texts, counted.longs, counted.filled, strict=True)]
+    whole = [n for n, text, many, of in seen if many * 3 > of or text == of > 0]
+    some = [n for n, text, many, of in seen if 0 < text < of or 0 < many * 2 < of]
+    suspects = could_be_cards({n: types[n] for n in whole})
+    return suspects, tuple(n for n in some if types[n] == "VARCHAR")

@@ -67,10 +67,10 @@ def turn_holders(wb: Workbench) -> list[Holder]:
     for pid in lock_holders(file):
         with contextlib.suppress(OSError, KeyError):
             place = Path(f"/proc/{pid}")
-            words = (place / "cmdline").read_text().split("\0")
+            words = (place / "cmdline").read_text().split("\0")[:3]  # not what it was given
             user = pwd.getpwuid(place.stat().st_uid).pw_name
             stopped = (place / "stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt"
-            name = f"process {pid} ({user}: {' '.join(words).strip()[:80]})"
+            name = f"process {pid} ({user}: {' '.join(Path(w).name for w in words)[:80]})"
             release = f"kill -CONT {pid}, or kill {pid}" if stopped else f"kill {pid}"
             found.append(Holder(name, time.time() - file.stat().st_mtime, release, stopped))
     return found
@@ -96,7 +96,7 @@ def _connected(wb: Workbench) -> sa.Connection:
 
 
 # %% ../../nbs/2_data/01_turns.ipynb #f8bbf56c
-PATIENCE = 2.0  # seconds that one waits in silence
+PATIENCE = 2.0  # seconds of one holder that are waited for in silence
 
 
 @contextlib.contextmanager
@@ -150,16 +150,18 @@ def _lock(handle: int, wb: Workbench, wait: bool) -> None:
 
 @contextlib.contextmanager
 def _telling(wb: Workbench) -> Iterator[None]:
-    """Say whom one waits for, where the block takes longer than one's patience."""
+    """Say whom one waits for, once somebody has had the turn for longer than one's patience."""
+    done = threading.Event()
 
-    def tell() -> None:
-        for holder in turn_holders(wb):
-            log.warning("waiting for %s to finish writing", holder.name)
+    def look() -> None:
+        with contextlib.suppress(WorkbenchError, sa.exc.SQLAlchemyError):
+            while not done.wait(PATIENCE):
+                if slow := [h for h in turn_holders(wb) if h.seconds >= PATIENCE]:
+                    log.warning("waiting for %s to finish writing", slow[0].name)
+                    return
 
-    timer = threading.Timer(PATIENCE, tell)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=look, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()

@@ -32,7 +32,8 @@ def report(run: str, output: str | None, split: str, wb: Any) -> tuple[Any, str]
     """
     from mlworkbench.core.progress import progress_bar
     from mlworkbench.core.settings import open_workbench
-    from mlworkbench.modelling.report_page import evaluate, write_page
+    from mlworkbench.modelling.page_html import write_page
+    from mlworkbench.modelling.report_page import evaluate
 
     wb = open_workbench(wb)
     with progress_bar("report") as progress:

@@ -34,8 +34,8 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..data.building import built_view, check_roles
 from ..data.catalog import declared_roles, key_sql, newest_snapshot, table_columns
+from ..data.column_roles import Roles
 from ..data.connections import lake_cursor, literal, quoted
-from ..data.contracts import Roles
 from ..data.contracts import roles as contract_roles
 from ..data.kept import find_split, kept_sql, open_test
 from ..data.splits import parse_split, resolve_split, split_sql

@@ -45,11 +45,11 @@ from mlworkbench.modelling.figures import (
     precision_recall,
     roc,
     score_histogram,
-    template,
 )
 from .leaks import leaking_features
 from .ledger import look_at_test
 from .resampling import Interval, how_sure, intervals
+from .style import template
 
 
 # %% ../../nbs/4_modelling/07_evaluation.ipynb #52dfc98c

@@ -27,8 +27,9 @@ from plotly.subplots import make_subplots
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from .comparison import Comparison
-from .figures import DARK, LIGHT, Scored, template
+from .figures import Scored
 from .resampling import Difference
+from .style import DARK, LIGHT, template
 from .verdicts import higher_is_better
 from .worth import same_alarms
 

@@ -16,8 +16,9 @@ import pandas as pd
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..data.catalog import key_sql, last_changes, newest_snapshot, table_columns
+from ..data.column_roles import span
 from ..data.connections import lake_cursor, quoted
-from ..data.contracts import roles, span
+from ..data.contracts import roles
 from ..execution.record import Run, get_run
 from .datasets import feature_columns
 from .evidence import Evidence, run_dataset, run_model
