@@ -273,23 +273,6 @@ def test_an_interrupt_ends_what_a_callers_executor_has_at_work(wb):
         assert pool.submit(int, "7").result() == 7
 
 
-def test_a_jobs_check_sees_what_it_looks_at_once(wb, monkeypatch):
-    """A check may read a whole table; a grid over what it does not look at asks it once."""
-    (wb.root / "theirs.py").write_text(
-        "def check(values, wb):\n    with open('seen', 'a') as f: f.write(values['table'] + ' ')\n"
-        "    if values.get('table') == 'c': raise ValueError\n"
-    )
-    monkeypatch.syspath_prepend(str(wb.root))
-    monkeypatch.chdir(wb.root)
-    job = notebook(wb, "table: str = 'a'\nn: int = 0")
-    book = nbformat.read(job, 4)
-    book.metadata["mlworkbench"] = {"check": "theirs:check"}
-    nbformat.write(book, job)
-    with pytest.raises(ValueError):
-        mw.grid(job, n="1:3", table=["a", "b", "c"], wb=wb)
-    assert (wb.root / "seen").read_text() == "a b c " and list_runs(wb=wb) == []
-
-
 def test_what_a_grid_cannot_do_is_refused_before_it_begins(wb):
     job = notebook(wb, "n: int = 0")
     with pytest.raises(UserError, match="a grid parks no kernels. Run the one .* --park 30"):

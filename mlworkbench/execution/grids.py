@@ -219,13 +219,13 @@ def no_parking(notebook: "str | Path") -> UserError:
 def _lines(notebook: Path, plan: dict, axes: dict, wb: Workbench) -> list[Line]:
     """The runs of a grid, checked, each once."""
     book, grid, lines = read_notebook(notebook), new_id(), {}
-    declared, passed = notebook_parameters(book), []
+    declared = notebook_parameters(book)
     if "park" in axes and "park" not in {p.name for p in declared}:
         raise no_parking(notebook)
     cells, packages = canonical(code_cells(book)), canonical(installed_packages())
     beside = {viewed: code_beside(notebook, {"view": viewed}, wb) for viewed in (True, False)}
     for given in expand_plan(declared, plan, axes):
-        values = job_values(notebook, book, given, wb, passed)
+        values = job_values(notebook, book, given, wb)
         mark = mark_of(cells, values, packages, beside[bool(values.get("view"))])
         lines.setdefault(mark, Line(given, values, mark, f"{grid}:{len(lines)}"))
     return list(lines.values())
