@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 from state import (
+    alias_holders,
     all_runs,
     as_markdown,
     choices,
@@ -16,7 +17,7 @@ from state import (
 )
 
 from mlworkbench.core.errors import WorkbenchError
-from mlworkbench.desk.views import span_words
+from mlworkbench.desk.views import champions_for, span_words
 from mlworkbench.modelling.figures import (
     calibration,
     difference_plot,
@@ -58,6 +59,20 @@ def chooser() -> tuple[str, ...]:
                 kwargs={"runs": (now[1], now[0], *now[2:])},
             )
     return now
+
+
+def likely() -> None:
+    """The comparison that most come for: the newest run and the champion that it is akin to."""
+    done = [r for r in all_runs() if r.state == "finished"]
+    held = alias_holders()
+    newest = next((r for r in done if champions_for([r], held)), None)
+    for h in champions_for([newest], held) if newest else []:
+        st.button(
+            as_markdown(f"Compare {newest.name}, the newest run, with the champion of {h.model}"),
+            key=f"newest-{h.model}",
+            on_click=choose,
+            kwargs={"runs": (h.run.run, newest.run)},
+        )
 
 
 def verdict(found, against: dict) -> None:
@@ -154,8 +169,9 @@ def curves(found, weeks: dict) -> None:
     if found.task == "binary":
         st.subheader("Curves", anchor=False)
         scored, figures = scored_runs(found), (roc, precision_recall, calibration, gain)
+        units = "rows taken as independent" if scored[0].entity is None else "by entity"
         muted(
-            f"{len(found.rows):,} shared rows, {int(scored[0].label.sum()):,} positives. Bands and whiskers are 95%, rows taken as independent."
+            f"{len(found.rows):,} shared rows, {int(scored[0].label.sum()):,} positives. Bands and whiskers are 95%, {units}."
         )
         for column, figure in zip(
             [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")], figures, strict=True

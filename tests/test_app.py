@@ -237,6 +237,10 @@ def test_a_run_meets_the_champion_of_its_own_question(visit, tmp_path):
     at = visit(world.wb, runs=new.run)
     assert [b.key for b in at.button if b.key.startswith("to-")] == ["to-fraud"]
     assert at.dataframe[0].value["champion of"].tolist() == ["fraud", "", ""]
+    at = visit(world.wb, "compare")
+    assert [b.key for b in at.button if b.key.startswith("newest-")] == ["newest-fraud"]
+    at.button(key="newest-fraud").click().run()
+    assert at.session_state["choices"].runs == (mine.run, new.run) and not at.exception
     stranger = world.run("stranger", experiment="elsewhere")
     at = visit(world.wb, "run", run=stranger.run)
     assert at.text_input(key="model-name").value == ""

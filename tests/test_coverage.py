@@ -26,6 +26,7 @@ SHIFT, CUT, OWN, TOGETHER, SIZE = 1.5, 1.0, 0.4, 0.6, 4
 MISSED, ALARM = 20.0, 1.0
 METRICS = ("auc", "average_precision", "precision_at_k", "recall", "cost")
 CELLS = [(rate, many) for rate in (0.2, 0.01, 0.001) for many in (30, 300, 3000)]
+THIN = 10  # units below which the product's note speaks by number
 LARGE = 10_000  # rows from which on each repetition asks one metric for its power, not all five
 
 
@@ -86,28 +87,27 @@ def drawn(rng, rate, n, clustered):
     return label, of, *(shared + OWN * rng.normal(size=n) for _ in range(2))
 
 
-def worth_telling(rate, n, clustered, seed):
-    """By metric, how much better positives must score for a difference that n rows should tell.
+def by_gain(rate, n):
+    """What the metrics become if positives score higher by ever more: gains, and values by metric."""
+    gains = np.linspace(0, 8, 201)
+    found = [truth(rate, n, g) for g in gains]
+    return gains, {m: np.array([f[m] for f in found]) for m in METRICS}
 
-    The difference is the one for which `rows_needed` of a larger pilot says n: it should then be
-    called four times in five. Metrics that have no room for it are left out.
+
+def worth_telling(pilot, metric, n, known):
+    """How much better positives must score for a difference that n rows should tell, or None.
+
+    The difference is the one for which `rows_needed` of the pilot says n: it should then be called
+    four times in five. There may be no room for it, whatever positives score.
     """
-    rng, many = np.random.default_rng(seed), max(n, 100_000)
-    label, entity, a, b = drawn(rng, rate, many, clustered)
-    more = asked(rate, many) | {"resamples": 4000 if many < 1e6 else 1000, "seed": seed}
-    pilot, before, gains = paired("binary", label, a, b, entity=entity, **more), truth(rate, n), {}
-    for m in METRICS:
-        times = many / n if m == "cost" else 1.0  # cost is a sum over the rows
-        most = abs(truth(rate, n, 8.0)[m] - before[m]) * times
-        if rows_needed(pilot[m], most * 0.999) > n:
-            continue
-        worth = optimize.brentq(
-            lambda w, d=pilot[m]: rows_needed(d, w) - n, most * 1e-5, most * 0.999, rtol=1e-5
-        )
-        gains[m] = optimize.brentq(
-            lambda g, m=m, w=worth / times: abs(truth(rate, n, g)[m] - before[m]) - w, 0, 8
-        )
-    return gains
+    gains, values = known
+    moved = np.abs(values[metric] - values[metric][0])
+    most = moved.max() * 0.999
+    if not pilot.se > 0 or rows_needed(pilot, most) > n:
+        return None
+    short = lambda x: np.log(rows_needed(pilot, np.exp(x)) / n)  # noqa: E731
+    worth = np.exp(optimize.brentq(short, np.log(most * 1e-4), np.log(most), xtol=1e-3))
+    return float(np.interp(worth, moved, gains))
 
 
 def judge_once(rng, rate, n, clustered, gains, resamples, seed):
@@ -129,25 +129,33 @@ def judge_once(rng, rate, n, clustered, gains, resamples, seed):
 
 
 def counted(rate, positives, clustered, reps, world=""):
-    """Count over repetitions, by metric: truth held, no interval, noted, false alarms, calls."""
+    """Count over repetitions, by metric: truth held, no interval, noted, false alarms, calls, units.
+
+    The rows of one repetition are the pilot of the next: as many, and drawn anew each time, since
+    what `rows_needed` promises it promises of pilots and not of one.
+    """
     n = round(positives / rate)
     resamples = 200 if n < LARGE else 100 if n < 1e5 else 50 if n < 1e6 else 25
-    known = truth(rate, n)
+    known, later = truth(rate, n), by_gain(rate, n)
     seed = zlib.crc32(f"{rate} {positives} {clustered}{world}".encode())
     rng = np.random.default_rng(seed)
     count = {
-        m: dict.fromkeys(("held", "none", "noted", "alarms", "called", "asked"), 0) for m in METRICS
+        m: dict.fromkeys(("held", "none", "noted", "alarms", "called", "asked"), 0) | {"units": []}
+        for m in METRICS
     }
-    gains = worth_telling(rate, n, clustered, seed)
+    _, _, pilot, _ = judge_once(rng, rate, n, clustered, {}, resamples, 2**30)
     for rep in range(reps):
-        turn = METRICS[rep % len(METRICS)]
-        now = gains if n < LARGE else {m: g for m, g in gains.items() if m == turn}
-        _, found, tested, better = judge_once(rng, rate, n, clustered, now, resamples, rep)
+        turn = METRICS if n < LARGE else METRICS[rep % len(METRICS) :][:1]
+        gains = {m: worth_telling(pilot[m], m, n, later) for m in turn}
+        gains = {m: g for m, g in gains.items() if g is not None}
+        _, found, tested, better = judge_once(rng, rate, n, clustered, gains, resamples, rep)
+        pilot = tested
         for m, c in count.items():
             c["held"] += bool(found[m].low <= known[m] <= found[m].high)
             c["none"] += bool(np.isnan(found[m].low))
             c["noted"] += bool(found[m].note) and not np.isnan(found[m].low)
             c["alarms"] += bool(tested[m].p < 0.05)
+            c["units"].append(tested[m].evidence)
             if m in better:
                 c["asked"] += 1
                 c["called"] += bool(better[m].high < 0 if m == "cost" else better[m].low > 0)
@@ -190,7 +198,8 @@ def test_intervals_and_tests_keep_what_they_say(rate, positives, clustered):
         assert c["held"] >= stats.binom.ppf(0.001, given, 0.95), (m, c)
         assert c["alarms"] <= stats.binom.ppf(0.999, reps, 0.05), (m, c)
         if positives >= 300:
-            assert c["noted"] + c["none"] < 0.05 * reps, (m, c)
+            if np.median(c["units"]) >= 2 * THIN:  # 300 at 0.1% carry average precision like 12
+                assert c["noted"] + c["none"] < 0.05 * reps, (m, c)
             assert c["called"] >= stats.binom.ppf(0.001, c["asked"], 0.78), (m, c)
 
 

@@ -11,7 +11,7 @@ import pytest
 import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.looks import list_looks
@@ -26,7 +26,11 @@ from mlworkbench.modelling.fairness import group_fairness
 from mlworkbench.modelling.ledger import count_looks, rows_sketch
 from mlworkbench.modelling.metrics import checked
 from mlworkbench.modelling.money import Costs, best_threshold, clustered_sum, cost_curve
-from mlworkbench.modelling.recalibration import calibration_error, fit_recalibrator
+from mlworkbench.modelling.recalibration import (
+    calibration_error,
+    fit_recalibrator,
+    own_chances,
+)
 from mlworkbench.modelling.report_page import evaluate, page_of, read_report
 from mlworkbench.modelling.slices import contributions, holm, slice_masks, slice_table
 
@@ -174,16 +178,22 @@ def false_alarms(claims, allowed):
     return sum(claims) <= stats.binom.ppf(0.999, len(claims), allowed)
 
 
+def searched(label, score, masks, card):
+    """Slices as the report searches them."""
+    own = own_chances("binary", label, score)
+    return slice_table("binary", label, score, masks, entity=card, chances=own)
+
+
 def test_a_planted_slice_is_named_and_clean_data_has_none(torture):
     claims, found = [], []
     for seed in range(1000 if torture else 40):
         rng, label, score, frame, card = world(seed)
         masks = slice_masks(frame, pairs=True)
-        claims.append(slice_table("binary", label, score, masks, entity=card).worse.any())
+        claims.append(searched(label, score, masks, card).worse.any())
         if seed < (200 if torture else 6):
             where = (frame.channel == "branch").to_numpy()
             score[where] = rng.permutation(score[where])
-            table = slice_table("binary", label, score, masks, entity=card)
+            table = searched(label, score, masks, card)
             found.append(
                 table.index[0].startswith("channel = branch") and bool(table.worse.iloc[0])
             )
@@ -191,6 +201,53 @@ def test_a_planted_slice_is_named_and_clean_data_has_none(torture):
         f"slices: {sum(claims)} of {len(claims)} clean worlds alarmed, {sum(found)} of {len(found)} planted found"
     )
     assert false_alarms(claims, 0.05) and np.mean(found) >= 0.9
+
+
+def test_a_right_model_is_not_accused_along_its_own_feature_and_a_wrong_one_is(torture):
+    """Each slice of the best feature leaves less to rank; the right model says so, the other not."""
+    claims, naive, found = [], [], []
+    for seed in range(1000 if torture else 40):
+        rng, _, _, frame, card = world(seed)
+        frame["a"], b = rng.normal(size=len(card)), rng.normal(size=len(card))
+        low, own = (
+            (frame.a < np.quantile(frame.a, 0.25)).to_numpy(),
+            -1.5 + 1.2 * frame.a.to_numpy(),
+        )
+        label = (rng.random(len(card)) < 1 / (1 + np.exp(-(own + b)))) * 1
+        masks = slice_masks(frame)
+        sure = 1 / (1 + np.exp(-(1 + 1.7 * (own + b))))  # in the right order; too sure everywhere
+        claims.append(searched(label, sure, masks, card).worse.any())
+        if seed < (200 if torture else 6):
+            naive.append(slice_table("binary", label, sure, masks, entity=card).worse.any())
+            blind = 1 / (1 + np.exp(-(own + np.where(low, rng.permutation(b), b))))
+            table = searched(label, blind, masks, card)
+            found.append(table.index[0].startswith("a ≤ ") and bool(table.worse.iloc[0]))
+    print(
+        f"own feature: {sum(claims)} of {len(claims)} right models accused, {sum(naive)} of {len(naive)} by AUC alone, {sum(found)} of {len(found)} blind ones found"
+    )
+    assert false_alarms(claims, 0.05) and np.mean(found) >= 0.9 and all(naive)
+
+
+def test_a_right_model_of_three_classes_is_not_accused_along_its_own_feature(torture):
+    claims, naive, found = [], [], []
+    for seed in range(1000 if torture else 20):
+        rng, _, _, frame, card = world(seed)
+        frame["a"] = rng.normal(size=len(card))
+        odds = np.column_stack([np.zeros(len(card)), 1.5 * frame.a, rng.normal(size=len(card))])
+        said = special.softmax(odds, axis=1)
+        label = (rng.random((len(card), 1)) > said.cumsum(axis=1)).sum(axis=1).clip(0, 2)
+        masks, where = slice_masks(frame), (frame.channel == "branch").to_numpy()
+        for score, claimed in ((said, claims), (np.where(where[:, None], said[::-1], said), found)):
+            own = own_chances("multiclass", label, score)
+            args = "multiclass", label, score, masks
+            table = slice_table(*args, entity=card, chances=own)
+            claimed.append(bool(table.worse.any()))
+            if claimed is found:
+                found[-1] &= table.index[0] == "channel = branch"
+            else:
+                naive.append(slice_table(*args, entity=card).worse.any())
+    print(f"{sum(claims)} of {len(claims)} accused, {sum(naive)} by accuracy, {sum(found)} found")
+    assert false_alarms(claims, 0.05) and np.mean(found) >= 0.9 and np.mean(naive) > 0.9
 
 
 def test_planted_unfairness_is_named_and_clean_data_has_none(torture):

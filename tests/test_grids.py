@@ -147,7 +147,8 @@ def test_a_plan_from_a_file_and_a_metric_that_nobody_logged(wb):
     code, out, err = mlworkbench(
         "grid", "mine.ipynb", "-f", "plan.yaml", "--sort", "acu", cwd=wb.root
     )
-    assert code == 2 and "Did you mean 'auc'" in err
+    assert code == 0 and "has the metric 'acu'. Did you mean 'auc'?" in out, err
+    assert out.startswith("0 finished, 3 reused, 0 failed") and out.count("0.4") and err == ""
 
 
 def test_what_passes_by_itself_is_tried_again_and_the_rest_is_not(wb):
@@ -193,15 +194,43 @@ def test_a_place_is_taken_once_and_who_held_it_is_fenced(wb):
     assert sorted(r.state for r in list_runs(wb=wb)) == ["finished", "finished", "interrupted"]
 
 
-def test_ctrl_c_ends_a_grid_and_its_runs(wb):
-    job = notebook(wb, "n: int = 0", "import time; time.sleep(120)")
-    script = f"import mlworkbench as mw; mw.grid({job!r}, n=[1, 2, 3], jobs=2, wb=mw.open({str(wb.root)!r}))"
-    grid = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-    running = lambda: [r for r in list_runs(wb=wb) if r.state == "running"]  # noqa: E731
-    assert until(lambda: len(running()) == 2, 90)
+def test_ctrl_c_ends_a_grid_and_its_runs_and_says_how_far_it_came(wb):
+    notebook(wb, "n: int = 0", "import time; time.sleep(120 * (n > 1))")
+    words = ("grid", "mine.ipynb", "-p", "n=0:4", "--jobs", "2")
+    grid = mlworkbench(*words, cwd=wb.root, wait=False)
+    states = lambda: sorted(r.state for r in list_runs(wb=wb))  # noqa: E731
+    assert until(lambda: states() == ["finished"] * 2 + ["running"] * 2, 90)
     grid.send_signal(signal.SIGINT)
-    grid.communicate(timeout=60)
-    assert [r.state for r in list_runs(wb=wb)] == ["interrupted"] * 2
+    _, err = grid.communicate(timeout=60)
+    assert grid.returncode == 130
+    assert err.splitlines()[-1] == "interrupted: 2 of 5 finished; the same command goes on"
+    assert states() == ["finished"] * 2 + ["interrupted"] * 2
+
+
+def test_an_interrupt_ends_what_a_callers_executor_has_at_work(wb):
+    """Its workers hear no signal of ours: a cluster's are on other machines."""
+    job = notebook(wb, "n: int = 0", "import time; time.sleep(120)")
+
+    def press(lines: list, left: float) -> None:
+        if sum(line.state == "running" for line in lines) == 2:
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool:
+        with pytest.raises(KeyboardInterrupt, match="0 of 3 finished"):
+            grids.run_grid(job, {"n": [1, 2, 3]}, executor=pool, wb=wb, show=press)
+        assert [r.state for r in list_runs(wb=wb)] == ["cancelled"] * 2
+        assert pool.submit(int, "7").result() == 7
+
+
+def test_what_a_grid_cannot_do_is_refused_before_it_begins(wb):
+    job = notebook(wb, "n: int = 0")
+    with pytest.raises(UserError, match="a grid parks no kernels. Run the one .* --park 30"):
+        mw.grid(job, n=[1], park=5, wb=wb)
+    code, _, err = mlworkbench("grid", "mine.ipynb", "--park", "5", cwd=wb.root)
+    assert code == 2 and "a grid parks no kernels" in err
+    code, _, err = mlworkbench("grid", "mine.ipynb", "--jobs", "-3", cwd=wb.root)
+    assert code == 2 and "-3 runs at the same time" in err
+    assert list_runs(wb=wb) == []
 
 
 def test_a_wrong_range_starts_nothing(wb):

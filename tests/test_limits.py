@@ -7,7 +7,7 @@ import time
 import nbformat
 import psutil
 import pytest
-from faults import until
+from faults import mlworkbench, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
@@ -111,6 +111,42 @@ def test_a_notebook_that_misbehaves_ends_with_one_line(wb, wire, fault, monkeypa
     assert not (run.folder / "progress.json").exists()
     nbformat.read(run.folder / "notebook.ipynb", 4)
     assert until(lambda: not marked(), 30), [psutil.Process(p) for p in marked()]
+
+
+def test_a_limit_that_is_reached_while_the_kernel_starts_is_the_reason(wb):
+    wb = with_settings(wb, timeout="0.01", kernel="python3")
+    with pytest.raises(WorkbenchError, match="took longer than 0.01 s") as error:
+        execute(wb, True, "x = 1")
+    assert "died" not in str(error.value)
+    assert [r.state for r in list_runs(wb=wb)] == ["failed"]
+
+
+def test_an_error_without_a_word_has_no_colon_and_a_place_stands_once(wb, wire, monkeypatch):
+    with pytest.raises(WorkbenchError, match=r"cell 2, line 1: KeyError\. See "):
+        execute(wb, wire, "x = 1", "raise KeyError")
+    assert list_runs(wb=wb)[0].error.endswith("cell 2, line 1: KeyError")
+    monkeypatch.chdir(wb.root)
+    with pytest.raises(UserError) as error:
+        prepare_job("nowhere.ipynb", {}, wb)
+    assert str(error.value).count(str(wb.root)) == 1
+
+
+def test_a_cell_has_the_number_that_its_author_counts(wb, wire):
+    """The cell with the parameters of a run is in nobody's notebook but the executed one."""
+    cells = ["# parameters\nn: int = 0", "x = 1", "# the third\n1 / n"]
+    path = book(wb, *cells)
+    nb = nbformat.read(path, 4)
+    nb.cells.insert(0, nbformat.v4.new_markdown_cell("# What it is"))
+    nbformat.write(nb, path)
+    path, values = prepare_job(path, {"n": 0}, wb)
+    said = []
+    with pytest.raises(WorkbenchError, match="failed in cell 3, line 2: ZeroDivisionError"):
+        tell = lambda done, text: said.append(text)  # noqa: E731
+        run_prepared(path, values, wire=wire, wb=wb, progress=tell)
+    assert all("of 3" in text for text in said) and (not wire or "cell 3 of 3: 1 / n" in said)
+    (run,) = list_runs(wb=wb)
+    code, out, err = mlworkbench("show", run.run, "--code", cwd=wb.root)
+    assert code == 0 and "# %% cell 3\n# the third" in out, err
 
 
 def test_two_hundred_megabytes_of_output_are_counted_not_kept(wb, wire):
@@ -222,7 +258,7 @@ def test_secrets_and_card_numbers_reach_no_file(wb, wire, monkeypatch):
     assert run.params["db_password"] == "[secret]" and run.params["owner"] == "[card …1111]"
     assert {"plotly.plotly.json", "drawn.svg"} <= {f["path"] for f in run_details(run, wb)["files"]}
     assert "[card …1111]" in (run.folder / "drawn.svg").read_text()
-    assert "cell 9" in run.error or "cell 10" in run.error
+    assert "cell 9" in run.error
 
 
 def test_a_run_declared_dead_takes_nothing_more(wb):

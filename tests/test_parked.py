@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -125,7 +126,7 @@ def test_a_run_goes_on_from_the_failed_cell_with_what_was_typed(wb):
     known = run_details(run, wb)
     assert "ZeroDivisionError" in known["facts"]["attempt_1"]
     assert "ValueError: again" in known["facts"]["attempt_2"]
-    assert known["facts"]["resumed"].startswith("from cell 5")  # with the cell of the parameters
+    assert known["facts"]["resumed"].startswith("from cell 4")  # as its author counts
     assert known["facts"]["entered"].startswith("before attempt 2: 2 inputs typed")
     assert {"attempt-1.ipynb", "attempt-2.ipynb"} <= {f["path"] for f in known["files"]}
     assert run_source(run, wb)["cells"][-1] == last
@@ -186,11 +187,11 @@ def test_a_kernel_past_its_time_ends_with_its_children(wb):
     assert until(lambda: mw.get(run, wb=wb).state == "failed", 60)
     assert gone(*map(int, (wb.root / "pids").read_text().split()))
     found = mw.get(run, wb=wb)
-    assert found.name == "long-1-failed" and "ZeroDivisionError" in found.error
+    assert found.name == run.name == "long-1" and "ZeroDivisionError" in found.error
     assert doctor(wb)["well"]
 
 
-def test_a_killed_holder_takes_the_kernel_along_and_the_run_starts_over(wb):
+def test_a_killed_holder_takes_the_kernel_along_and_the_run_starts_over(wb, capsys):
     wb = settings(wb, kernel="python3")
     run = park(wb, COUNTED + "import os", "loaded = 1", "1 / 0", minutes=7)
     with entered(run) as client:
@@ -207,11 +208,34 @@ def test_a_killed_holder_takes_the_kernel_along_and_the_run_starts_over(wb):
     assert any("parked kernels that are gone" in f["what"] for f in doctor(wb)["findings"])
     assert mend(wb)["well"]
     notebook(wb, COUNTED + "import os  # and more", "loaded = 2", "1 / loaded")
-    done = mw.resume(run, wb=wb)
+    done = mw.resume("long-1", wb=wb)  # as its user was told
     known = run_details(done, wb)["facts"]
-    assert done.run != run.run and done.state == "finished"
-    assert f"run {run.run} failed in cell 3" in known["attempt_1"] and known["park"] == "7 minutes"
+    assert (done.name, done.state) == ("long-2", "finished") and done.run != run.run
+    assert f"run {run.run} failed in cell 3" in known["attempt_1"] and known["park_minutes"] == "7"
     assert (wb.root / "count").read_text() == "executed\n" * 2 and "resumed" not in known
+    shown = {name: command(wb, capsys, "show", name)[1] for name in ("long-1", "long-2")}
+    assert f"resumed as: long-2 ({done.run}) finished" in shown["long-1"]
+    assert f"resumed from the start of: long-1 ({run.run}) failed" in shown["long-2"]
+    code, _, err = command(wb, capsys, "resume", "long-1")
+    assert code == 2 and f"was resumed as long-2 ({done.run}), which is finished" in err
+    assert len(list_runs(wb=wb)) == 2
+
+
+def test_a_run_that_is_being_resumed_says_so(wb, capsys):
+    run = park(wb, "loaded = 1", "1 / 0")
+    wait = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)"
+    notebook(wb, "loaded = 1", wait)
+    with ThreadPoolExecutor(1) as pool:
+        resumed = pool.submit(mw.resume, run, wb=wb)
+        try:
+            assert until(lambda: mw.get(run, wb=wb).state == "running")
+            for verb in ("resume", "enter"):
+                code, _, err = command(wb, capsys, verb, run.run)
+                assert code == 2 and re.search(r"is being resumed since \d\d:\d\d\. Wait", err), err
+                assert f"mlworkbench cancel {run.run}" in err
+        finally:
+            (wb.root / "go").touch()
+        assert resumed.result().state == "finished"
 
 
 def test_limits_hold_in_what_is_resumed_but_not_while_it_waits(wb):

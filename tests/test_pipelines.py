@@ -70,7 +70,7 @@ def test_what_failed_goes_on_in_the_middle(wb):
     book(wb, "two", "of: str = ''", "assert open('there').read() == 'yes'")
     pipeline(wb, "two: {run: two.ipynb, of: '{one}'}\none: {run: one.ipynb, x: 3}")
     code, found, err = run(wb, "daily")
-    assert code == 1 and "step two" in found["error"] and "cell 3" in found["error"], found
+    assert code == 1 and "step two" in found["error"] and "cell 2" in found["error"], found
     shown = json.loads(mlworkbench("pipeline", "show", "daily", "--json", cwd=wb.root)[1])
     assert (states(shown), shown["state"]) == ({"one": "finished", "two": "failed"}, "failed")
     (wb.root / "there").write_text("yes")

@@ -88,6 +88,22 @@ def test_two_runs_in_a_row_share_nothing(spare, kernel, monkeypatch):
     assert [s[3:] for s in seen] == [[str(spare.root), None, False, False, False, 4, [], False]] * 3
 
 
+@pytest.mark.parametrize("kernel", ["spare", "forked"])
+def test_a_process_has_imported_what_its_notebook_imports_and_no_more(spare, kernel, monkeypatch):
+    if kernel == "forked":
+        if why := available():
+            pytest.skip(why)
+        settings = spare.root / "settings.ini"
+        settings.write_text(settings.read_text().replace("kernel = spare", "kernel = forked"))
+        spare = open_workbench(spare.root)
+    monkeypatch.delenv("MLWORKBENCH_PRELOAD")
+    look = "import sys\nprint([m for m in ('numpy', 'scipy', 'sklearn') if m in sys.modules])"
+    job = notebook(spare, "n: int = 0", look, "import numpy")
+    (run,) = mw.grid(job, n=[1], jobs=1, wb=spare).runs
+    shown = nbformat.read(run.folder / "notebook.ipynb", 4).cells[2].outputs
+    assert shown[0].text == "['numpy']\n"
+
+
 def test_a_run_that_leaves_things_running_and_one_that_kills_itself(spare):
     job = notebook(
         spare,

@@ -9,7 +9,14 @@ from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.modelling.resampling import Difference, paired
-from mlworkbench.modelling.verdicts import Facts, higher_is_better, judge, rows_needed, verdict
+from mlworkbench.modelling.verdicts import (
+    Facts,
+    error_at,
+    higher_is_better,
+    judge,
+    rows_needed,
+    verdict,
+)
 
 TORTURE = os.environ.get("TORTURE", "0") not in ("", "0")
 FACTS = Facts("old", "new", entity="cards", weeks=3)
@@ -108,6 +115,39 @@ def test_a_promise_that_few_units_would_carry_is_a_rough_one():
     assert "roughly four times in five" in verdict(few, FACTS, worth=0.01).sentence
     said = verdict(many, FACTS, worth=0.01).sentence
     assert "four times in five" in said and "roughly" not in said
+
+
+def test_on_thin_evidence_a_number_is_given_and_no_promise():
+    thin = dataclasses.replace(seen(-0.01, 0.02), evidence=4, note="stands on about 4 positives")
+    said = verdict(thin, FACTS, worth=0.01)
+    assert f"may take {said.rows_still_needed:,} more rows" in said.sentence
+    assert "no number can be promised" in said.sentence and "in five" not in said.sentence
+    near = dataclasses.replace(seen(-0.0005, 0.02), evidence=12, note=thin.note)
+    assert (
+        "These rows may show a difference of 0.0199;" in verdict(near, FACTS, worth=0.0199).sentence
+    )
+
+
+def test_the_standard_error_is_that_at_the_worth_and_the_pilots_own_luck_counts():
+    """Against a simulation: an average precision that doubles, and pilots of few units."""
+    rng, n, pilots, apart = np.random.default_rng(1), 3000, [], []
+    for rep in range(120):
+        label = (rng.random(n) < 0.01) * 1
+        base = 1.5 * label + 0.9 * rng.normal(size=n)
+        a, b = (base + 0.4 * rng.normal(size=n) for _ in range(2))
+        given = {"metrics": ["average_precision"], "resamples": 60, "seed": rep}
+        for found, second in ((pilots, b), (apart, b + 0.4 * label)):
+            found.append(paired("binary", label, a, second, **given)["average_precision"])
+    worth = np.mean([d.value for d in apart])
+    truly, at_none = (np.sqrt(np.mean([d.se**2 for d in s])) for s in (apart, pilots))
+    at_worth = np.sqrt(np.mean([error_at(d, worth) ** 2 for d in pilots]))
+    print(f"{worth:.3f}: {truly:.4f}, foreseen {at_worth:.4f}, at none {at_none:.4f}")
+    assert 0.95 * truly < at_worth < 1.25 * truly and at_none < 0.85 * truly
+    few, many = (dataclasses.replace(seen(-0.01, 0.01), evidence=e) for e in (6, 1e6))
+    stein = stats.nct.ppf(0.8, 5, stats.t.ppf(0.975, 5)) / stats.norm.ppf([0.975, 0.8]).sum()
+    wide = few.se * (stats.norm.ppf([0.975, 0.8]).sum() * stein)
+    assert rows_needed(few, wide) == pytest.approx(few.n, rel=0.01)
+    assert rows_needed(many, wide) < 0.7 * few.n
 
 
 def test_decimals_grow_with_the_interval():

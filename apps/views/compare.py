@@ -1,7 +1,7 @@
 """Is the second run really better than the first?"""
 
 import streamlit as st
-from compare_parts import chooser, curves, differing, metrics, sides, verdict
+from compare_parts import chooser, curves, differing, likely, metrics, sides, verdict
 from state import (
     alias_holders,
     as_markdown,
@@ -20,6 +20,7 @@ head("Compare", "Is the second run really better than the first, for whom, and w
 runs = chooser()
 if len(runs) < 2:
     st.info("Choose two to ten runs above, or tick them on the page Experiments.")
+    likely()
     st.stop()
 try:
     found, against, weeks = compared(runs)

@@ -86,6 +86,7 @@ def summary_rows(runs: list, metric: str, repeated: tuple[str, ...] = ("seed",))
 @click.option(
     "--jobs", default=0, help="Runs at the same time; one for each two cores when not given."
 )
+@click.option("--park", hidden=True, help="Of a single run.")
 @click.option("--experiment", help="What the runs belong with.")
 @click.option("--sort", "metric", default="", help="The metric of the summary.")
 @click.option("--force", is_flag=True, help="Run again what is finished already.")
@@ -101,6 +102,7 @@ def grid(
     pairs: tuple[str, ...],
     file: str | None,
     jobs: int,
+    park: str | None,
     experiment: str | None,
     metric: str,
     force: bool,
@@ -121,12 +123,20 @@ def grid(
     A file has any of product, zip, list, exclude and sample, and parameters by their names.
     """
     from mlworkbench.desk.verbs import grid_of
+    from mlworkbench.execution.grids import no_parking
 
+    if park is not None:
+        raise no_parking(job)
     about = {"jobs": jobs, "experiment": experiment, "force": force, "executor": executor, "wb": wb}
     found = grid_of(job, given_params(pairs, None), plan=file, **about)
     lines = [
         f"{len(found.runs)} finished, {len(found.reused)} reused, {len(found.failed)} failed",
         *(f"failed: {f['error']}" for f in found.failed),
     ]
-    rows = summary_rows([*found.reused, *found.runs], metric)
+    made = [*found.reused, *found.runs]
+    try:
+        rows = summary_rows(made, metric)
+    except UserError as err:  # the runs are done, whatever they are to be sorted by
+        lines += [f"{err} Sorted as without --sort:"]
+        rows = summary_rows(made, "")
     return found, "\n".join([*lines, "", as_table(rows)] if rows else lines)

@@ -267,7 +267,7 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
         f"{found['name']} ({found['run']}) {state_text(shown)}, {found['kind']}, experiment {found['experiment']}, by {found['actor']}"
     ]
     lines += [f"error: {found['error']}"] if found["error"] else []
-    lines += [*attempt_lines(shown, found["facts"]), "", _metrics_text(shown), ""]
+    lines += [*attempt_lines(shown, found["facts"], wb), "", _metrics_text(shown), ""]
     if found["params"]:
         lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
     if same := found["facts"].get("same_numbers"):

@@ -151,8 +151,9 @@ def run_command(cli: click.Command, argv: Sequence[str]) -> int:
     except click.UsageError as err:
         path = err.ctx.command_path if err.ctx else "mlworkbench"
         return _fail(argv, err.format_message(), f"See `{path} --help`", 2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as err:
+        said = str(err.__cause__ or err)  # click makes an Abort of it
+        click.echo(f"interrupted: {said}" if said else "interrupted", err=True)
         return 130
     except click.exceptions.Exit as err:
         return err.exit_code

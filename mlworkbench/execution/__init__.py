@@ -6,4 +6,27 @@
 __all__ = []
 
 # %% ../../nbs/3_execution/00_execution.ipynb #ab63e05c
-# the modules of this floor are imported by name
+import importlib
+import importlib.util
+import sys
+import types
+
+
+def _put_off(name: str) -> None:
+    """Let a package be imported when something of it is first used, unless it has been already."""
+    if name in sys.modules or (spec := importlib.util.find_spec(name)) is None:
+        return
+    late = types.ModuleType(name)
+    late.__spec__, late.__path__ = spec, spec.submodule_search_locations
+
+    def real(part: str) -> object:
+        if sys.modules.get(name) is late:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), part)
+
+    late.is_valid_syntax = lambda term, value: real("is_valid_syntax")(term, value)
+    late.__getattr__ = real
+    sys.modules[name] = late
+
+
+_put_off("rfc3987_syntax")

@@ -32,6 +32,7 @@ from traitlets.config import Config
 
 from . import isolation
 from .limits import write_over
+from .parameters import cell_number
 from .redaction import redact, redact_tree
 
 # %% ../../nbs/3_execution/06_cells.ipynb #56dc06de
@@ -350,14 +351,14 @@ def run_cells(notebook: dict, folder: str, secrets: list[str], most: int) -> int
     nb = redact_tree(from_dict(notebook), tuple(secrets))
     sheet, progress = Sheet(nb, Path(folder), tuple(secrets), most), Path(folder) / "progress.json"
     shell = _prepare_shell(sheet)
-    failed, at = None, _at_cell(0, len(nb.cells), "")
+    failed, at = None, _at_cell(nb.cells, 0)
     sheet.save()
     for index, (cell, source) in enumerate(zip(nb.cells, sources, strict=True)):
         tags = cell.metadata.get("tags", [])
         if cell.cell_type != "code" or not source.strip() or "skip-execution" in tags:
             continue
         sheet.cell = cell
-        at = _at_cell(index, len(nb.cells), cell.source)
+        at = _at_cell(nb.cells, index)
         write_over(progress, json.dumps(at))
         failed = _run_cell(shell, sheet, source)
         sheet.finish_cell()
@@ -366,15 +367,18 @@ def run_cells(notebook: dict, folder: str, secrets: list[str], most: int) -> int
     _keep_widgets(nb)
     sheet.save(_as_jupyter_does)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    outcome = {"failed": failed, "left": index + 1 if shell.left else None, "peak": peak}
+    outcome = {"failed": failed, "left": at["cell"] if shell.left else None, "peak": peak}
     write_over(progress, json.dumps(at | {"outcome": outcome}))
     sheet.cell = None
     return 0
 
 
-def _at_cell(index: int, cells: int, source: str) -> dict:
-    lines = (s for s in source.splitlines() if s.strip() and not s.startswith("#"))
-    return {"cell": index + 1, "cells": cells, "line": next(lines, "")[:80], "at": time.time()}
+def _at_cell(cells: list, index: int) -> dict:
+    """Which cell is at work, as its author counts and by its place in the executed notebook."""
+    lines = (s for s in cells[index].source.splitlines() if s.strip() and not s.startswith("#"))
+    number, many = cell_number(cells, index), cell_number(cells, len(cells))
+    about = {"cell": number, "cells": many, "index": index}
+    return about | {"line": next(lines, "")[:80], "at": time.time()}
 
 
 def _keep_widgets(nb: NotebookNode) -> None:

@@ -13,6 +13,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/3_execution/07_engine.ipynb #177de26c
+import ast
 import contextlib
 import functools
 import json
@@ -45,6 +46,7 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .mlflow_files import keep_logged, mlflow_environment
+from .parameters import cell_number, check_parameters, notebook_parameters
 from .provisioner import available, install_kernelspec
 from .record import Run, close_run, open_run, settle_run
 from .redaction import redact, redact_tree, secret_values
@@ -77,13 +79,11 @@ class _Client(PapermillNotebookClient):
 
     def _execute_from(self, start: int) -> int | None:
         """Execute the cells from one on; save and report before and after; the one that failed."""
-        total = sum(c.cell_type == "code" for c in self.nb.cells) or 1
-        done = sum(c.cell_type == "code" for c in self.nb.cells[:start])
         for index, cell in enumerate(self.nb.cells[start:], start):
             try:
                 self.nb_man.cell_start(cell, index)
                 if cell.cell_type == "code":
-                    self._say(done, total, index, cell)
+                    self._say(index, cell)
                 self.kept = self.shown = self.dropped = 0
                 with self._whole_source(index):
                     self.execute_cell(cell, index)
@@ -96,7 +96,6 @@ class _Client(PapermillNotebookClient):
                     said = f"\n[{self.dropped:,} more characters were not kept: [jobs] output]\n"
                     cell.outputs.append(new_output("stream", name="stderr", text=said))
                 self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
-                done += cell.cell_type == "code"
                 self._save()
         return None
 
@@ -142,15 +141,17 @@ class _Client(PapermillNotebookClient):
             found.text = found.text[:seam] + redact(found.text[seam:], self.secrets)
         return found
 
-    def _say(self, done: int, total: int, index: int, cell: Any) -> None:
+    def _say(self, index: int, cell: Any) -> None:
         first = next(
             (s for s in cell.source.splitlines() if s.strip() and not s.startswith("#")), ""
         )
-        self.report(done / total, f"cell {index + 1} of {len(self.nb.cells)}: {first[:40]}")
+        cells = self.nb.cells
+        number, many = cell_number(cells, index), cell_number(cells, len(cells))
+        self.report((number - 1) / many, f"cell {number} of {many}: {first[:40]}")
         if self.folder:
             state = {
-                "cell": index + 1,
-                "cells": len(self.nb.cells),
+                "cell": number,
+                "cells": many,
                 "line": first[:80],
                 "at": time.time(),
             }
@@ -250,6 +251,19 @@ class _CellFailed(WorkbenchError):
     """A cell failed: recorded here; Papermill looks at the cells itself and raises its own error."""
 
 
+def _check_given(nb: Any, values: dict) -> None:
+    """Refuse what `mlworkbench run` would; a name whose default is computed in its cell is free."""
+    tagged = (c for c in nb.cells if "parameters" in c.metadata.get("tags", []))
+    try:
+        tree = ast.parse(next(tagged).source)
+    except (StopIteration, SyntaxError):
+        return  # nothing is declared, or in another language
+    assigned = {n.id for n in ast.walk(tree) if isinstance(getattr(n, "ctx", None), ast.Store)}
+    declared = notebook_parameters(nb)
+    free = assigned - {p.name for p in declared}
+    check_parameters(declared, {n: v for n, v in values.items() if n not in free})
+
+
 class WorkbenchEngine(NBClientEngine):
     """Papermill's engine ``mlworkbench``: each execution is a tracked run."""
 
@@ -258,6 +272,8 @@ class WorkbenchEngine(NBClientEngine):
         """Execute a notebook; what is secret in it is taken out before Papermill saves it anywhere."""
         wb = open_workbench(options.pop("wb", None))
         values = dict(nb.metadata.get("papermill", {}).get("parameters", {}))
+        if "tracked" not in options:
+            _check_given(nb, values)
         secrets = secret_values(wb, values)
         sources = {}
         for index, cell in enumerate(nb.cells):
@@ -291,7 +307,7 @@ class WorkbenchEngine(NBClientEngine):
         path = source.resolve() if source.exists() else None
         with (
             contextlib.suppress(_CellFailed),
-            tracked_run(source.stem, notebook=path, values=values, wb=wb) as run,
+            tracked_run(experiment=source.stem, notebook=path, values=values, wb=wb) as run,
         ):
             _execute(nb_man, kernel_name, run, **options)
             if found := failed_cell(nb_man.nb):
@@ -348,9 +364,13 @@ def _execute(
     try:
         with _clean_log(run.folder / "kernel.log", client.secrets, limits.output) as log:
             client.execute(**kernel, stdout=log, stderr=log)
-    except DeadKernelError as err:
+    except (
+        RuntimeError
+    ) as err:  # a kernel that ends while it starts is not yet a dead one to Jupyter
         if client.stopped():
             raise KeyboardInterrupt from err
+        if not guard.why and not isinstance(err, DeadKernelError):
+            raise
         if not guard.why:
             raise WorkbenchError(
                 "the kernel died", "It ran out of memory, or was killed; see the last cell"
@@ -417,14 +437,16 @@ def _left(output: Any) -> bool:
 
 def failed_cell(notebook: Any) -> str | None:
     """What stopped a notebook: ``cell 4, line 2: ZeroDivisionError: division by zero``; None if nothing did."""
-    for number, cell in enumerate(notebook.cells, start=1):
+    for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             if output.output_type == "error" and not _left(output):
                 trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
                 found = re.findall(r"(?:Cell\s+In\s*\[\d+\].*?line|-+>\s*)\s*(\d+)", trace)
                 places = [n for n in found if int(n) <= len(cell.source.splitlines())]
+                number = cell_number(notebook.cells, index)
                 where = f"cell {number}" + (f", line {places[0]}" if places else "")
-                return " ".join(f"{where}: {output.ename}: {output.evalue}".split())[:500]
+                said = [where, output.ename, *([output.evalue] if output.evalue.strip() else [])]
+                return " ".join(": ".join(said).split())[:500]
     return None
 
 

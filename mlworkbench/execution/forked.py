@@ -25,6 +25,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench
 from .cells import DRAFT, whole_draft
 from .engine import failed_cell, kernel_environment
+from .isolation import needed
 from mlworkbench.execution.limits import (
     Stopped,
     Watch,
@@ -76,17 +77,17 @@ def inject_parameters(notebook: dict, values: dict) -> dict:
 
 # %% ../../nbs/3_execution/08_forked.ipynb #65a7ef68
 @contextlib.contextmanager
-def _at_work(arguments: dict, env: dict, cwd: Path, spare: bool) -> Iterator[tuple[Any, list[int]]]:
+def _at_work(arguments: dict, spare: bool, **place: Any) -> Iterator[tuple[Any, list[int]]]:
     """A process that runs the cells, and the files with what it writes past Python."""
     call = "mlworkbench.execution.cells:run_cells"
     if spare:
-        with contextlib.closing(take_spare(call, arguments, env=env, cwd=cwd)) as taken:
+        with contextlib.closing(take_spare(call, arguments, **place)) as taken:
             yield taken.process, taken.handles
         return
     handles = nameless_files()
     try:
         streams = {"stdout": handles[0], "stderr": handles[1]}
-        yield fork(call, arguments, env=env, cwd=cwd, **streams), handles
+        yield fork(call, arguments, **place, **streams), handles
     finally:
         for handle in handles:
             os.close(handle)
@@ -138,7 +139,9 @@ def execute_forked(
     limits, hidden = run_limits(wb), secret_values(wb, values)
     asked = {"notebook": inject_parameters(notebook, values), "folder": str(run.folder)}
     asked |= {"secrets": hidden, "most": limits.output}
-    with _at_work(asked, kernel_environment(run, wb, hidden), cwd, spare) as (process, handles):
+    code = [c["source"] for c in asked["notebook"]["cells"] if c["cell_type"] == "code"]
+    place = {"env": kernel_environment(run, wb, hidden), "cwd": cwd, "preload": needed(code)}
+    with _at_work(asked, spare, **place) as (process, handles):
         watch = Watch(process.pid, run.folder, limits)
         try:
             why = _wait(process, watch, report, stop, handles)
@@ -201,13 +204,13 @@ def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list
 
 def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
     """Read what became of the notebook; raise when it did not end well."""
-    at = cell_at_work(run.folder) or {"cell": 1}
+    at = cell_at_work(run.folder) or {"cell": 1, "index": 0}
     outcome = at.get("outcome")
     if outcome is None:
         where = f"in cell {at['cell']}"
         if why == "cancelled":
             raise Stopped(why)
-        _mark_cell(run.folder / "notebook.ipynb", at["cell"] - 1, why or "the kernel died here")
+        _mark_cell(run.folder / "notebook.ipynb", at["index"], why or "the kernel died here")
         if why:
             raise Stopped(why if why.startswith("cell ") else f"{why}, {where}")
         code = process.returncode

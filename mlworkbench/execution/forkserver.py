@@ -619,7 +619,7 @@ def serve(handle: int, path: str, names: list[str], idle: float) -> None:
 
 
 # %% ../../nbs/3_execution/05_forkserver.ipynb #5c1d0e7b
-def _room_in_one_piece(size: int = 192 << 20) -> list[bytes]:
+def _room_in_one_piece(size: int = 64 << 20) -> list[bytes]:
     """Have Python take memory for small objects; it keeps it while what is returned is held."""
     small = [bytes(400) for _ in range(size // 400)]
     return small[:: (1 << 20) // 500]  # one or two in each of Python's pieces of 1 MB

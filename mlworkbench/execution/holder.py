@@ -32,6 +32,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from .jobs import prepare_job, run_prepared
 from .limits import Limits, Stopped, Watch, end_tree, replace_file
+from .parameters import cell_number
 from mlworkbench.execution.parked import (
     Mended,
     Parked,
@@ -174,7 +175,8 @@ def _hold(order: _Order, run: Run, client: Any, guard: Any, failed: int) -> int:
     """Keep the kernel of a run that failed until it is resumed; the index of the cell to go on from."""
     until, connection = time.time() + 60 * order.minutes, client.km.connection_file
     way = Path(connection).with_suffix(".door")
-    parked = Parked(until, platform.node(), failed + 1, connection, str(way))
+    at = cell_number(client.nb.cells, failed)
+    parked = Parked(until, platform.node(), at, connection, str(way))
     file, typed = run.folder / "parked.json", []
     with _resting(guard, run), _open_door(way) as door:
         _exit_keeps(client, True)
@@ -193,7 +195,8 @@ def _hold(order: _Order, run: Run, client: Any, guard: Any, failed: int) -> int:
             file.unlink(missing_ok=True)
         _exit_keeps(client, False)
         typed += _typed(client)
-        record_resumed(run, order.path, mended.start + 1, typed, client.secrets, order.wb)
+        start = cell_number(mended.cells, mended.start)
+        record_resumed(run, order.path, start, typed, client.secrets, order.wb)
     client.nb.cells, client.sources = mended.cells, mended.sources
     client.nb.metadata.papermill["exception"] = None
     return mended.start
@@ -276,7 +279,7 @@ def run_parked(
     wb : Workbench, optional
     progress : Progress
     **about
-        As for ``run_prepared``: ``experiment, name, parent, attempt, marks``.
+        As for ``run_job``: ``experiment, name, parent, attempt, marks``.
 
     Returns
     -------
@@ -296,7 +299,7 @@ def run_parked(
         hint = f"Give for example 30; {MOST_MINUTES:,} are a week, and the most"
         raise UserError(f"a kernel cannot be kept for {minutes} minutes", hint)
     path, values = prepare_job(job, given, wb)
-    about["marks"] = (about.get("marks") or {}) | {"park": f"{minutes:g} minutes"}
+    about["marks"] = (about.get("marks") or {}) | {"park_minutes": f"{minutes:g}"}
     mine, its = socket.socketpair()
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     with mine:

@@ -11,6 +11,8 @@ __all__ = [
     "threads",
     "stand_in",
     "preload",
+    "imported",
+    "needed",
     "circumstances",
     "adopt_orphans",
     "pool_sizes",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #54bc4d13
+import ast
 import atexit
 import builtins
 import gc
@@ -60,6 +63,7 @@ PRELOAD = (
     "numpy",
     "pandas",
     "pyarrow.parquet",
+    "pyarrow.pandas_compat",
     "duckdb",
     "catboost",
     "optuna",
@@ -237,6 +241,61 @@ def _warm_backend() -> None:
     with suppress(ImportError, ValueError):
         importlib.import_module("matplotlib.backends.backend_agg")
         sys.modules["matplotlib"].rcsetup.validate_backend(inline)
+
+
+# %% ../../nbs/3_execution/04_isolation.ipynb #c2e09a14
+_WITH = {"duckdb": {"pandas", "pyarrow"}, "pandas": {"pyarrow"}}  # they turn to these when used
+
+
+def imported(sources: Iterable[str]) -> set[str]:
+    """Name the packages that some code imports.
+
+    Parameters
+    ----------
+    sources : iterable of str
+        Python, a cell each.
+
+    Returns
+    -------
+    set of str
+        Top-level names.
+
+    Raises
+    ------
+    SyntaxError
+        It is not Python, or not Python alone.
+    """
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    parts = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in plain | parts}
+
+
+def needed(sources: Iterable[str], names: Iterable[str] = PRELOAD) -> list[str]:
+    """Choose from a list of libraries those that a notebook can use.
+
+    Parameters
+    ----------
+    sources : iterable of str
+        Its code, a cell each.
+    names : iterable of str
+        As `preload` takes them.
+
+    Returns
+    -------
+    list of str
+        In the same order; all of them when the code may import more than it says.
+    """
+    names = list(names)
+    known = {name: name.partition(":")[0].partition(".")[0] for name in names}
+    try:
+        wanted = imported(sources)
+    except (SyntaxError, ValueError):
+        return names
+    if wanted - ({*known.values()} - {"mlworkbench"}) - sys.stdlib_module_names:
+        return names
+    wanted = wanted.union(*(_WITH.get(name, ()) for name in wanted))
+    return [name for name in names if ":" in name or known[name] in wanted]
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #300b7766

@@ -46,9 +46,8 @@ def find_notebook(job: "str | Path", wb: Workbench | None = None) -> Path:
         if path.is_file() and path == Path(job):
             raise UserError(f"{job} is not a notebook", "Give a file that ends in .ipynb")
     if str(job).endswith(".ipynb"):
-        raise UserError(
-            f"there is no notebook {job}", f"Paths are taken from {Path.cwd()} and {wb.root}"
-        )
+        places = " and ".join(dict.fromkeys((str(Path.cwd()), str(wb.root))))
+        raise UserError(f"there is no notebook {job}", f"Paths are taken from {places}")
     names = [p.stem for f in folders if f.is_dir() for p in f.glob("*.ipynb")]
     raise UserError(f"there is no job '{job}'", nearest(str(job), names))
 
@@ -116,13 +115,8 @@ def run_job(
     job: "str | Path",
     given: dict | None = None,
     *,
-    experiment: str | None = None,
-    name: str | None = None,
-    parent: str | None = None,
-    cwd: Path | None = None,
-    marks: dict[str, str] | None = None,
     wb: Workbench | None = None,
-    progress: Progress = silent,
+    **about: Any,
 ) -> Run:
     """Execute a notebook in a clean kernel as a tracked run.
 
@@ -132,18 +126,9 @@ def run_job(
         A notebook's path, or the name of one of yours or of a shipped job.
     given : dict, optional
         Parameters, as values or as text.
-    experiment : str, optional
-        What the run belongs with; the table's name where the job has one, else the notebook's.
-    name : str, optional
-        The run's name.
-    parent : str, optional
-        The run that this one repeats.
-    cwd : Path, optional
-        Where the kernel works; the notebook's folder when not given.
-    marks : dict of str to str, optional
-        Facts to record with the run: a grid's fingerprint.
     wb : Workbench, optional
-    progress : Progress
+    **about
+        As for ``run_prepared``: ``experiment, name, parent, attempt, marks, cwd, progress``.
 
     Returns
     -------
@@ -159,8 +144,7 @@ def run_job(
     """
     wb = open_workbench(wb)
     path, values = prepare_job(job, given or {}, wb)
-    about = {"experiment": experiment, "name": name, "parent": parent, "marks": marks}
-    return read_run(run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about), wb)
+    return read_run(run_prepared(path, values, wb=wb, **about), wb)
 
 
 # %% ../../nbs/3_execution/09_jobs.ipynb #cec4ad24
@@ -186,7 +170,9 @@ def run_prepared(
         The notebook.
     values : dict
         Every parameter in its type.
-    experiment, name : str, optional
+    experiment : str, optional
+        What it belongs with; the table's name where the job has one, else the notebook's.
+    name : str, optional
     cwd : Path, optional
         Where its cells work; the notebook's folder when not given.
     wire : bool
@@ -274,7 +260,7 @@ def _run_papermill(path: Path, values: dict, **engine: Any) -> None:
                 **engine,
             )
         except papermill.exceptions.PapermillExecutionError as err:
-            where = f"cell {err.cell_index + 1}"
+            where = "a cell"
             executed = engine["tracked"].folder / "notebook.ipynb"
             with contextlib.suppress(OSError, ValueError):
                 where = failed_cell(nbformat.read(executed, 4)) or where

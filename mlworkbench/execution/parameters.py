@@ -11,6 +11,7 @@ __all__ = [
     "range_text",
     "read_notebook",
     "notebook_parameters",
+    "cell_number",
     "read_values",
 ]
 
@@ -273,6 +274,31 @@ def notebook_parameters(notebook: dict) -> list[Parameter]:
         if "parameters" in cell.get("metadata", {}).get("tags", []):
             return read_parameters("".join(cell["source"]))
     return []
+
+
+# %% ../../nbs/3_execution/03_parameters.ipynb #ea046178
+def cell_number(cells: list[dict], index: int) -> int:
+    """The number of a cell as the author of its notebook counts.
+
+    Parameters
+    ----------
+    cells : list of dict
+        Of the executed notebook or of the author's.
+    index : int
+        The cell's place among them, from 0.
+
+    Returns
+    -------
+    int
+        From 1; code cells count, the one with the injected parameters does not.
+    """
+    theirs = [
+        c
+        for c in cells[: index + 1]
+        if c["cell_type"] == "code"
+        and "injected-parameters" not in c.get("metadata", {}).get("tags", [])
+    ]
+    return max(1, len(theirs))
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #e8187042

@@ -7,6 +7,8 @@ __all__ = [
     "Parked",
     "read_parked",
     "state_text",
+    "resumed_as",
+    "resumed_since",
     "attempt_lines",
     "Mended",
     "mended_notebook",
@@ -16,6 +18,7 @@ __all__ = [
 
 # %% ../../nbs/3_execution/09_parked.ipynb #b3419280
 import contextlib
+import datetime as dt
 import json
 import re
 import shutil
@@ -31,11 +34,11 @@ from papermill.parameterize import parameterize_notebook
 from ..core.audit import record_event
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench
-from ..core.store import facts, now, runs, writing
+from ..core.store import events, facts, now, reading, runs, writing
 from .engine import failed_cell
 from .journal import log_file
-from .parameters import read_notebook
-from .record import Run, keep_code
+from .parameters import cell_number, read_notebook
+from .record import Run, keep_code, read_run
 from .redaction import redact
 
 
@@ -51,7 +54,7 @@ class Parked:
     machine : str
         Where it is.
     cell : int
-        The cell that failed, counted from 1.
+        The cell that failed, as the notebook's author counts.
     connection : str
         The kernel's connection file, for any Jupyter front end.
     door : str
@@ -86,7 +89,36 @@ def state_text(run: Run) -> str:
     return parked.words if parked else run.state
 
 
-def attempt_lines(run: Run, known: dict[str, str]) -> list[str]:
+# %% ../../nbs/3_execution/09_parked.ipynb #5e56215f
+def resumed_as(run: Run, wb: Workbench) -> Run | None:
+    """The newest run that went on from the start of another; None where nobody has."""
+    with reading(wb) as db:
+        query = sa.select(runs.c.run).join(facts, facts.c.run == runs.c.run)
+        query = query.where(runs.c.parent == run.run, facts.c.name == "resumed_from")
+        found = db.scalar(query.order_by(runs.c.started.desc(), runs.c.run.desc()).limit(1))
+    return read_run(found, wb) if found else None
+
+
+def resumed_since(run: Run, known: dict[str, str], wb: Workbench) -> str | None:
+    """Since when a run at work is a resumed one, such as ``22:44``; None where it is not.
+
+    Parameters
+    ----------
+    run : Run
+    known : dict of str to str
+        Its facts.
+    wb : Workbench
+    """
+    if run.state != "running" or not known.keys() & {"resumed", "resumed_from"}:
+        return None
+    with reading(wb) as db:
+        mine = (events.c.subject == run.run) & (events.c.action == "resume")
+        at = db.scalar(sa.select(sa.func.max(events.c.at)).where(mine)) or run.started
+    return f"{at.replace(tzinfo=dt.UTC).astimezone():%H:%M}"
+
+
+# %% ../../nbs/3_execution/09_parked.ipynb #ef0920e9
+def attempt_lines(run: Run, known: dict[str, str], wb: Workbench) -> list[str]:
     """What there is to say of a run that is parked or was resumed, a line each.
 
     Parameters
@@ -94,6 +126,7 @@ def attempt_lines(run: Run, known: dict[str, str]) -> list[str]:
     run : Run
     known : dict of str to str
         Its facts.
+    wb : Workbench
     """
     names = sorted(n for n in known if re.fullmatch(r"attempt_\d+", n))
     lines = [f"{n.replace('_', ' ')}: {known[n]}" for n in names]
@@ -102,6 +135,13 @@ def attempt_lines(run: Run, known: dict[str, str]) -> list[str]:
         lines += [f"resumed: {known['resumed']}"]
         lines += [f"entered: {known['entered']}"] if "entered" in known else []
         lines += [f"whole rerun: {confirmed}"]
+    if "resumed_from" in known:
+        before = read_run(known["resumed_from"], wb)
+        lines += [f"resumed from the start of: {before.name} ({before.run}) {before.state}"]
+    if later := resumed_as(run, wb):
+        lines += [f"resumed as: {later.name} ({later.run}) {state_text(later)}"]
+    if since := resumed_since(run, known, wb):
+        lines += [f"being resumed: since {since}"]
     if run.state == "parked":
         lines += [f"enter its state: mlworkbench enter {run.run}"]
         lines += [f"mend the notebook and go on: mlworkbench resume {run.run}"]
@@ -166,7 +206,7 @@ def mended_notebook(
         if place == len(nb.cells) or redact(nb.cells[place].source, secrets) != old.source:
             begins = old.source.strip().splitlines()[:1]
             raise UserError(
-                f"cell {place + 1} ({''.join(begins)[:40]}) has changed in {path.name}, and it ran before the one that failed"
+                f"cell {cell_number(done, number)} ({''.join(begins)[:40]}) has changed in {path.name}, and it ran before the one that failed"
             )
         nb.cells[place] = old
     start = code[len(done)] if len(done) < len(code) else len(nb.cells)
@@ -199,6 +239,8 @@ def record_parked(run: Run, notebook: Any, wb: Workbench) -> str:
     with writing(wb) as db:
         mine = runs.update().where(runs.c.run == run.run, runs.c.state == "running")
         done = db.execute(mine.values(state="parked", error=error, ended=now()))
+        told = (facts.c.run == run.run) & (facts.c.name == "numbered")
+        db.execute(facts.delete().where(told))  # its number is not given back: somebody knows it
     if not done.rowcount:
         raise WorkbenchError(f"run {run.run} has been closed by somebody else", "Run it again")
     return error
@@ -215,7 +257,7 @@ def record_resumed(
     notebook : Path
         As it was mended.
     cell : int
-        From which it goes on, counted from 1.
+        From which it goes on, as the notebook's author counts.
     typed : list of str
         What was executed in the kernel while it waited.
     secrets : tuple of str

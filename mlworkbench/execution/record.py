@@ -220,12 +220,13 @@ def installed_packages() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=2)
 def _installed(folders: tuple) -> dict[str, str]:
-    """Look again only when a folder of packages has changed: it takes a tenth of a second."""
-    found = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if d.metadata["Name"]
-    }
+    """Look again only when a folder of packages has changed; the first of a name is what imports find."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        said = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        about = dict(re.findall(r"^(Name|Version): *(\S+)", said.partition("\n\n")[0], re.M))
+        if "Name" in about:
+            found.setdefault(about["Name"], about.get("Version", ""))
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 

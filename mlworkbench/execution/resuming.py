@@ -22,9 +22,28 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading, runs
 from .again import given_values
 from .holder import hear_out, run_parked
-from .jobs import prepare_job, run_prepared
-from .parked import Parked, read_parked
-from .record import Run, get_run, read_run
+from .jobs import run_job
+from .parked import Parked, read_parked, resumed_as, resumed_since
+from .record import Run, get_run, run_details
+
+
+# %% ../../nbs/3_execution/13_resuming.ipynb #0c70187f
+def _newest_attempt(run: Run, wb: Workbench) -> Run:
+    """The last of the runs that went on from the start of a run; refuse where one is at work or done."""
+    newest = run
+    while (later := resumed_as(newest, wb)) is not None:
+        newest = later
+    where = "" if newest is run else f" as {newest.name} ({newest.run})"
+    if newest.state == "running" and newest.kind == "job":
+        since = resumed_since(newest, run_details(newest, wb)["facts"], wb)
+        how = f"is being resumed{where} since {since}" if since else "is running"
+        hint = f"Wait until it ends, or end it with `mlworkbench cancel {newest.run}`"
+        raise UserError(f"run {run.name} {how}", hint)
+    if newest is not run and newest.state in ("finished", "parked"):
+        what = "resume" if newest.state == "parked" else "rerun"
+        hint = f"The next step is `mlworkbench {what} {newest.run}`"
+        raise UserError(f"run {run.name} was resumed{where}, which is {newest.state}", hint)
+    return newest
 
 
 # %% ../../nbs/3_execution/13_resuming.ipynb #3b78278a
@@ -36,9 +55,11 @@ def parked_kernel(run: "str | Run", wb: Workbench | None = None) -> tuple[Run, P
     UserError
         It is not parked, or not here, or it is somebody else's.
     """
-    found = get_run(run, wb=open_workbench(wb))
+    wb = open_workbench(wb)
+    found = get_run(run, wb=wb)
     parked = read_parked(found)
     if parked is None:
+        _newest_attempt(found, wb)  # may have more to say
         hint = "`mlworkbench run NOTEBOOK --park 30` keeps the kernel of a run that fails"
         raise UserError(f"run {found.name} is {found.state}, not parked", hint)
     if parked.machine != platform.node():
@@ -68,7 +89,8 @@ def resume_run(run: "str | Run", wb: Workbench | None = None, progress: Progress
     Raises
     ------
     UserError
-        It neither failed nor is parked, or a cell that ran before the failed one has changed.
+        It neither failed nor is parked, somebody has resumed it, or a cell that ran before the
+        failed one has changed.
     WorkbenchError
         It failed again; it is parked again then, for as long as the first time.
     """
@@ -83,25 +105,26 @@ def resume_run(run: "str | Run", wb: Workbench | None = None, progress: Progress
                 said = f"the kernel of run {found.name} has ended just now"
                 raise WorkbenchError(said, "The same command goes on from the start") from err
             return hear_out(link, progress, wb)
+    newest = _newest_attempt(found, wb)
     if found.kind != "job" or found.state not in ("failed", "interrupted"):
         hint = f"`mlworkbench rerun {found.run}` runs its notebook once more"
         raise UserError(f"run {found.name} is a {found.state} {found.kind} run", hint)
-    return _from_the_start(found, wb, progress)
+    return _from_the_start(newest, wb, progress)
 
 
 def _from_the_start(old: Run, wb: Workbench, progress: Progress) -> Run:
     """Run the notebook of a run whose kernel is gone, as the next attempt."""
     with reading(wb) as db:
         attempt = db.scalar(sa.select(runs.c.attempt).where(runs.c.run == old.run))
-        asked = (facts.c.run == old.run) & (facts.c.name == "park")
+        asked = (facts.c.run == old.run) & (facts.c.name == "park_minutes")
         minutes = db.scalar(sa.select(facts.c.value).where(asked))
-    marks = {f"attempt_{attempt}": f"run {old.run} {old.error}; its kernel was gone"}
+    told = f"run {old.run} {old.error or old.state}; its kernel was gone"
+    marks = {f"attempt_{attempt}": told, "resumed_from": old.run}
     about = {"experiment": old.experiment, "parent": old.run, "attempt": attempt + 1}
     about |= {"marks": marks, "wb": wb, "progress": progress}
     if minutes:
-        return run_parked(old.notebook, given_values(old), float(minutes.split()[0]), **about)
-    path, values = prepare_job(old.notebook, given_values(old), wb)
-    return read_run(run_prepared(path, values, **about), wb)
+        return run_parked(old.notebook, given_values(old), float(minutes), **about)
+    return run_job(old.notebook, given_values(old), **about)
 
 
 # %% ../../nbs/3_execution/13_resuming.ipynb #f56af8b9

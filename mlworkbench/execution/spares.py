@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,14 @@ _waiting: dict[str, Spare] = {}
 _turn = threading.Lock()
 
 
-def take_spare(call: str, arguments: dict, *, env: Mapping[str, str], cwd: Path) -> Spare:
+def take_spare(
+    call: str,
+    arguments: dict,
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    preload: Iterable[str] = isolation.PRELOAD,
+) -> Spare:
     """Have a function called in a fresh process that has the libraries imported.
 
     Parameters
@@ -100,6 +107,8 @@ def take_spare(call: str, arguments: dict, *, env: Mapping[str, str], cwd: Path)
         Its environment.
     cwd : Path
         Its working folder.
+    preload : iterable of str
+        What it is to have imported, unless its environment says so.
 
     Returns
     -------
@@ -107,7 +116,7 @@ def take_spare(call: str, arguments: dict, *, env: Mapping[str, str], cwd: Path)
         At work; to be closed when it has ended. The next one is already importing.
     """
     named = [n for n in env.get("MLWORKBENCH_PRELOAD", "").split(",") if n]
-    names = named or list(isolation.PRELOAD)
+    names = named or list(preload)
     key = json.dumps([names, import_environment(env)])
     with _turn:
         spare = _waiting.pop(key, None)

@@ -365,7 +365,7 @@ def _money_a_month(money: Difference | None, asked: Worth) -> Difference:
             f"worth is {asked.value:g} {asked.unit}, and these rows have no amounts",
             "Give worth in the metric, or declare the table's amount column",
         )
-    names = ("value", "low", "high", "se", "a", "b")
+    names = ("value", "low", "high", "se", "a", "b", "se_a", "se_b")
     return replace(money, **{n: getattr(money, n) * asked.times for n in names})
 
 

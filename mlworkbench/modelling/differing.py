@@ -34,16 +34,16 @@ def _differing(found: dict[str, list], runs: list[Run]) -> dict[str, list]:
 
 # %% ../../nbs/4_modelling/07_differing.ipynb #33bd6d6b
 def run_cells(run: Run) -> list[str]:
-    """The code cells that a run executed, without its parameters; empty where it has no notebook."""
+    """The code cells that a run executed, that of its parameters emptied; none where it has no notebook."""
     try:
         found = json.loads((run.folder / "notebook.ipynb").read_text(encoding="utf-8"))
         cells = [c for c in found["cells"] if c["cell_type"] == "code"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    told = {"parameters", "injected-parameters"}
-    cells = [c for c in cells if not told & set(c.get("metadata", {}).get("tags", []))]
+    tags = [set(c.get("metadata", {}).get("tags", [])) for c in cells]
     texts = ["".join(c["source"]).strip() for c in cells]
-    return [t for t in texts if t]
+    both = zip(texts, tags, strict=True)
+    return ["" if "parameters" in t else x for x, t in both if "injected-parameters" not in t]
 
 
 # %% ../../nbs/4_modelling/07_differing.ipynb #405a5d58
@@ -70,6 +70,8 @@ def changed_cells(first: list[str], second: list[str]) -> list[dict]:
             old, new = (x + i if x + i < end else None for x, end in ((a, b), (c, d)))
             change = "added" if old is None else "removed" if new is None else "changed"
             texts = ["" if k is None else t[k] for k, t in ((old, first), (new, second))]
+            if texts[0] == texts[1]:
+                continue  # an empty cell more
             lines = list(difflib.ndiff(*(t.splitlines() for t in texts)))
             found.append(
                 {

@@ -47,9 +47,9 @@ from mlworkbench.modelling.figures import (
     score_histogram,
     template,
 )
+from .leaks import leaking_features
 from .ledger import look_at_test
-from .resampling import Interval, intervals
-from .training import leaking_features
+from .resampling import Interval, how_sure, intervals
 
 
 # %% ../../nbs/4_modelling/07_evaluation.ipynb #52dfc98c
@@ -101,8 +101,7 @@ def score_intervals(
         entity=rows["entity"].to_numpy() if problem.entity else None,
         weight=rows["weight"].to_numpy() if "weight" in rows else None,
         classes=problem.classes or None if problem.task == "multiclass" else None,
-        resamples=int(wb.setting("compare", "resamples")),
-        level=float(wb.setting("compare", "confidence")),
+        **how_sure(wb),
     )
 
 
@@ -277,9 +276,8 @@ def log_predictions(
         look_at_test("evaluation", keys, *predicted(mine), run=mine.run, wb=wb)
     options: dict[str, Any] = {"entity": columns.get("entity"), "weight": columns.get("weight")}
     options = {k: None if v is None else np.asarray(v) for k, v in options.items()} | many
-    options["level"] = float(wb.setting("compare", "confidence"))
-    options["resamples"] = int(wb.setting("compare", "resamples"))
-    return _log_intervals(intervals(task, label, score, **options), split, run, wb)
+    found = intervals(task, label, score, **options, **how_sure(wb))
+    return _log_intervals(found, split, run, wb)
 
 
 # %% ../../nbs/4_modelling/07_evaluation.ipynb #88e963e6

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .style import DARK, LIGHT, blank_figure, draw_line, shown_text
+from .style import DARK, LIGHT, blank_figure, draw_line, shown_text, whiskers
 
 # %% ../../nbs/4_modelling/07_explanation_figures.ipynb #bbf974a4
 _SCALE = {
@@ -56,12 +56,8 @@ def shap_figure(
         x, column = values[some, j], features.iloc[some, j]
         marker: dict = {"size": 4, "opacity": 0.75, "color": theme.unsure}
         if pd.api.types.is_numeric_dtype(column):
-            marker |= {
-                "color": column.rank(pct=True).fillna(0),
-                "colorscale": _SCALE[dark],
-                "cmin": 0,
-                "cmax": 1,
-            }
+            share = column.rank(pct=True).fillna(0)
+            marker |= {"color": share, "colorscale": _SCALE[dark], "cmin": 0, "cmax": 1}
         figure.add_scatter(
             x=x, y=place + rng.uniform(-0.28, 0.28, len(x)), mode="markers", marker=marker, showlegend=False,
             customdata=[shown_text(str(v)[:40]) for v in column],
@@ -77,41 +73,28 @@ def shap_figure(
 def dependence_figure(
     name: str, table: pd.DataFrame, *, y: str = "mean score", dark: bool = False
 ) -> go.Figure:
-    """Draw how the mean score goes as one feature is set to each value."""
-    figure = blank_figure(
-        f"As {shown_text(name)} goes",
-        "other features as they are; band: the middle 80% of rows",
-        shown_text(name),
-        y,
-        dark,
-    )
-    if pd.api.types.is_numeric_dtype(table["value"]):
-        draw_line(
-            figure,
-            table["value"],
-            table["score"],
-            name,
-            0,
-            dark,
-            table["low"],
-            table["high"],
-            "%{x:.4g}<br>%{y:.4f}",
-        )
+    """Draw how the mean score goes as one feature is set to each value.
+
+    Parameters
+    ----------
+    name : str
+        The feature's.
+    table : DataFrame
+        As `partial_dependence` gives it: ``value, score, low, high``.
+    y : str
+        What the score is.
+    dark : bool
+        For a dark ground.
+    """
+    said = "other features as they are; band: the middle 80% of rows"
+    figure = blank_figure(f"As {shown_text(name)} goes", said, shown_text(name), y, dark)
+    value, score, ends = table["value"], table["score"], (table["low"], table["high"])
+    if pd.api.types.is_numeric_dtype(value):
+        draw_line(figure, value, score, name, 0, dark, *ends, "%{x:.4g}<br>%{y:.4f}")
         return figure
-    theme, values = DARK if dark else LIGHT, [shown_text(str(v)[:30]) for v in table["value"]]
-    ends = {
-        "type": "data",
-        "symmetric": False,
-        "array": table["high"] - table["score"],
-        "color": theme.palette[0],
-    }
-    ends["arrayminus"] = table["score"] - table["low"]
+    colour = (DARK if dark else LIGHT).palette[0]
     figure.add_scatter(
-        x=values,
-        y=table["score"],
-        mode="markers",
-        error_y=ends,
-        showlegend=False,
-        marker={"size": 9, "color": theme.palette[0]},
-    )
+        x=[shown_text(str(v)[:30]) for v in value], y=score, mode="markers", showlegend=False,
+        error_y=whiskers(score, *ends, color=colour), marker={"size": 9, "color": colour},
+    )  # fmt: skip
     return figure.update_xaxes(type="category")

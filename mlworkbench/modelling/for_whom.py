@@ -14,6 +14,7 @@ from ..core.settings import Workbench, open_workbench
 from ..data.catalog import key_sql, table_columns
 from ..data.connections import lake_cursor, quoted
 from .comparison import Comparison
+from .resampling import how_sure
 from .sharing import measured
 from .slices import holm
 from .verdicts import higher_is_better, judge
@@ -80,15 +81,13 @@ def by_slice(comparison: Comparison, by: str, wb: Workbench | None = None) -> pd
     """
     wb, shared, leading = open_workbench(wb), comparison.shared, comparison.leading
     names = slice_names(slice_values(comparison, by, wb)).to_numpy()
-    level, found = float(wb.setting("compare", "confidence")), []
-    resamples = int(wb.setting("compare", "resamples"))
+    drawn, found = how_sure(wb), []
     for name, count in pd.Series(names).value_counts().items():
         rows = names == name
         many = int(shared.label[rows].sum()) if shared.task == "binary" else None
         line = {"slice": name, "rows": int(count), "positives": many}
         try:
-            d = measured(shared, rows=rows, metrics=[leading], resamples=resamples, level=level)
-            d = d[leading]
+            d = measured(shared, rows=rows, metrics=[leading], **drawn)[leading]
         except WorkbenchError:
             found.append(line | dict.fromkeys(("value", "low", "high", "p"), np.nan))
             continue
@@ -100,5 +99,5 @@ def by_slice(comparison: Comparison, by: str, wb: Workbench | None = None) -> pd
         judge(low, high, higher=higher)
         for low, high in zip(table["low"], table["high"], strict=True)
     ]
-    table["verdict"] = np.where(table["p_holm"] <= 1 - level, words, "cannot tell")
+    table["verdict"] = np.where(table["p_holm"] <= 1 - drawn["level"], words, "cannot tell")
     return table

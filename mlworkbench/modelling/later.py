@@ -4,38 +4,26 @@
 
 # %% auto #0
 __all__ = [
-    "BY",
-    "check_later",
-    "Later",
-    "later_rows",
+    "LABELS",
+    "feature_drift",
     "later_table",
     "policy_threshold",
     "later_words",
     "later_figures",
-    "feature_drift",
     "record_later",
 ]
 
 # %% ../../nbs/4_modelling/10_later.ipynb #2187e20e
-import contextlib
-import datetime as dt
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
-from ..data.catalog import key_sql, last_changes, newest_snapshot, table_columns
-from ..data.column_roles import span
-from ..data.connections import lake_cursor, quoted
-from ..data.contracts import roles
 from ..execution.journal import log_metric, log_read
-from ..execution.record import Run, get_run
-from .datasets import feature_columns
+from ..execution.record import Run
 from .drift import drift_table
 from .evaluation import log_predictions
+from .evidence import Evidence, measured, scored_rows
 from .metrics import Rows, row_costs
 from mlworkbench.modelling.money import (
     Costs,
@@ -45,235 +33,78 @@ from mlworkbench.modelling.money import (
     review_curve,
 )
 from .report_figures import weeks_figure
-from .reporting import Evidence, run_dataset, run_model, scored_rows
-from .sections import measured, periods
+from .sections import periods
+from .since import PERIODS, Later, check_later, later_rows  # noqa: F401 - the job takes all from here
 from .slices import METRIC
 from .style import metric_label
-from .training import predict_scores
 
-# %% ../../nbs/4_modelling/10_later.ipynb #e8bef9a3
-BY = ("day", "week", "month")
+# %% ../../nbs/4_modelling/10_later.ipynb #3bae36a9
+LABELS = {"binary": int, "multiclass": str, "regression": float}
 
 
-def _moment(name: str, text: str) -> dt.datetime | None:
-    """A date of the parameters."""
-    if not text:
-        return None
+def _claimed(
+    e: Evidence, part: np.ndarray, threshold: float | None, costs: Costs, wb: Workbench
+) -> dict:
+    """What a matured period shows."""
+    part = part & e.rows["label"].notna().to_numpy()
+    rows = e.rows[part].reset_index(drop=True)
+    rows["label"] = rows["label"].astype(LABELS[e.task])
+    cut = Evidence(e.run, e.task, rows, e.score[part], e.classes)
+    found: dict = {"positives": int(rows["label"].sum())} if e.task == "binary" else {}
     try:
-        return dt.datetime.fromisoformat(text).replace(tzinfo=None)
-    except ValueError as err:
-        raise UserError(f"{name}={text} is no date", "Write YYYY-MM-DD") from err
+        i = measured(cut, wb, resamples=400, metrics=[METRIC[e.task]])[METRIC[e.task]]
+        found |= {"value": i.value, "low": i.low, "high": i.high, "note": i.note}
+    except WorkbenchError as err:
+        found["note"] = str(err)
+    if e.task == "binary" and len(rows):
+        found |= _money(cut, threshold, costs)
+    return found
 
 
-def check_later(values: dict, wb: Workbench) -> None:
-    """The check that the job ``evaluate`` names: refuse what can be seen before a kernel starts."""
-    if not values.get("model"):
-        raise UserError("model is needed", "For example -p model=fraud@champion, or a run")
-    run = get_run(values["model"], wb)
-    if values.get("by", "week") not in BY:
-        raise UserError(f"by={values['by']} is no period", f"There is: {', '.join(BY)}")
-    for name in ("since", "until", "as_of"):
-        _moment(name, values.get(name) or "")
-    span(values.get("delay") or "")
-    _, signature = run_model(run, wb)
-    table = values.get("table") or signature["table"]
-    known = table_columns(values.get("view") or signature.get("view") or table, wb=wb)
-    if missing := [n for n in signature["features"] if n not in known]:
-        raise UserError(
-            f"{table} lacks what {run.name} takes: {', '.join(missing)}",
-            "Build the view anew, or choose another table",
+def _money(cut: Evidence, threshold: float | None, costs: Costs) -> dict:
+    """What a period's decisions cost, and what its reviews found."""
+    amount, who = cut.column("amount"), cut.column("entity")
+    missed = costs.per_missed(amount, len(cut.rows))
+    found = {"nothing": float(missed @ cut.label)}
+    if threshold is not None and np.isfinite(threshold):
+        plain = Rows("binary", cut.label.astype(float), cut.score, np.ones(len(cut.rows)))
+        each = row_costs(plain, threshold, missed, costs.false_alarm)
+        cost, low, high = clustered_sum(each, who)
+        found |= {"cost": cost, "cost_low": max(0.0, low) if low == low else low, "cost_high": high}
+    if who is not None:
+        day = cut.rows["at"].dt.normalize()
+        reviews = review_curve(
+            day, who, cut.label, cut.score, costs, amount=amount, sizes=(costs.capacity,)
         )
-    if not (time := _time(run, table, wb)):
-        raise UserError(
-            f"table '{table}' has no declared time",
-            "Declare it in the table's contract: `mlworkbench contract show`",
-        )
-    newest = f"SELECT max({quoted(time)})::TIMESTAMP FROM lake.main.{quoted(table)}"
-    (newest,) = lake_cursor(wb).execute(newest).fetchone()
-    since = _moment("since", values.get("since") or "")
-    if since and newest and since > newest:
-        raise UserError(
-            f"since={values['since']} is after the newest event of '{table}', of {newest:%Y-%m-%d}",
-            "Choose an earlier day",
-        )
+        found["precision_at_capacity"] = float(reviews["precision"].iloc[0])
+    return found
 
 
-def _time(run: Run, table: str, wb: Workbench) -> str | None:
-    return roles(table, wb).time or (run.params.get("time") or None)
+# %% ../../nbs/4_modelling/10_later.ipynb #907a0ad8
+def _drift(later: Later, now: pd.DataFrame, who: pd.Series) -> pd.DataFrame:
+    """Hold rows against those learned from; whole entities where both sides know theirs."""
+    both = later.learned_entity is not None and who.notna().all()
+    return drift_table(
+        later.learned[list(now)], now,
+        reference_entity=later.learned_entity if both else None, current_entity=who.to_numpy() if both else None,
+    )  # fmt: skip
 
 
-# %% ../../nbs/4_modelling/10_later.ipynb #fd88023b
-@dataclass(frozen=True)
-class Later:
-    """Rows that came later, scored.
-
-    Attributes
-    ----------
-    evidence : Evidence
-        With the model's scores; a label that is not there yet is missing.
-    learned : DataFrame
-        Features of rows that the model learned from, and ``score``; empty where they cannot be read.
-    left_out : int
-        Rows of the period that the model learned from.
-    as_of : datetime
-        The moment from which maturity is counted: the newest event of the table.
-    delay : timedelta
-        How long labels take.
-    learned_entity : ndarray or None
-    tables : dict of str to int
-        What the rows were read from: table to the snapshot of its last change.
-    """
-
-    evidence: Evidence
-    learned: pd.DataFrame = field(repr=False)
-    left_out: int
-    as_of: pd.Timestamp
-    delay: dt.timedelta
-    learned_entity: Any = field(default=None, repr=False)
-    tables: dict = field(default_factory=dict, repr=False)
+def _drifted(later: Later, part: np.ndarray) -> dict:
+    """How far the scores have moved; needs no label."""
+    if later.learned.empty:
+        return {"score_psi": np.nan, "score_moved": False}
+    rows = later.evidence.rows[part]
+    (line,) = _drift(later, rows[["score"]], rows["entity"]).itertuples()
+    return {"score_psi": float(line.psi), "score_moved": bool(line.moved)}
 
 
-def later_rows(
-    model: str, table: str = "", *, since: str = "", until: str = "", as_of: str = "", delay: str = "",
-    view: str = "", wb: Workbench | None = None,
-) -> Later:  # fmt: skip
-    """Score the rows of a table that came since, with a run's or a version's model.
-
-    Parameters
-    ----------
-    model : str
-        A run, or ``fraud@champion``.
-    table, view : str
-        Where the rows are; the model's own when empty.
-    since, until, as_of : str
-        Dates; `until` is left out. `as_of`: the newest event when empty.
-    delay : str
-        How long labels take (``7 days``); the contract's, else the settings'.
-
-    Raises
-    ------
-    UserError
-        No rows in the period.
-    """
-    wb = open_workbench(wb)
-    run = get_run(model, wb)
-    fitted, signature = run_model(run, wb)
-    table, snapshot = table or signature["table"], newest_snapshot(wb)
-    view = view or signature.get("view") or ""
-    frame, newest = _read(run, signature, table, view, snapshot, since, until, wb)
-    if frame.empty:
-        raise UserError(
-            f"table '{table}' has no rows from {since or 'the beginning'} to {until or 'now'}",
-            f"Its newest event is of {newest}",
-        )
-    data = None
-    with contextlib.suppress(
-        WorkbenchError
-    ):  # without the rows it learned from there is no drift to show
-        data = run_dataset(run, wb)
-    known, learned, who = set(), pd.DataFrame(), None
-    if data is not None:
-        train = data.rows["split"].isin(["train", "validation"]).to_numpy()
-        if table.lower() == signature["table"].lower():
-            known = set(data.rows.loc[train, "row_key"].astype(str))
-        learned, who = data.features[train], data.rows["entity"][train]
-        some = np.sort(
-            np.random.default_rng(0).choice(len(learned), min(len(learned), 50_000), replace=False)
-        )
-        learned, who = learned.iloc[some], who.iloc[some]
-        learned = learned.assign(score=_one(predict_scores(fitted, learned, signature["task"])))
-    seen = frame["mlw_row_key"].astype(str).isin(known)
-    frame = frame[~seen].reset_index(drop=True)
-    if frame.empty:
-        raise UserError(
-            f"the model learned from all {int(seen.sum()):,} rows of this period",
-            "Choose a later since=",
-        )
-    evidence = _evidence(run, fitted, signature, frame)
-    changed = last_changes(snapshot, wb)
-    return Later(
-        evidence,
-        learned,
-        int(seen.sum()),
-        pd.Timestamp(_moment("as_of", as_of) or newest),
-        _delay(delay, table, wb),
-        None if who is None or who.isna().any() else who.to_numpy(),
-        {name: changed[name.lower()] for name in (table, view) if name},
-    )
-
-
-def _delay(text: str, table: str, wb: Workbench) -> dt.timedelta:
-    return (
-        span(text)
-        if text
-        else roles(table, wb).delay
-        or dt.timedelta(days=float(wb.setting("evaluate", "label_delay")))
-    )
-
-
-def _one(score: np.ndarray) -> np.ndarray:
-    """One number a row, to watch for drift."""
-    return score.max(axis=1) if score.ndim == 2 else score
-
-
-# %% ../../nbs/4_modelling/10_later.ipynb #08f02308
-def _read(
-    run: Run,
-    signature: dict,
-    table: str,
-    view: str,
-    snapshot: int,
-    since: str,
-    until: str,
-    wb: Workbench,
-):
-    """The rows of a period, with features, and the table's newest event."""
-    known, role = table_columns(table, snapshot, wb), roles(table, wb)
-    time, target = _time(run, table, wb), signature["target"]
-    key = list(role.key or [k for k in signature.get("key") or [] if k in known])
-    at = f"AT (VERSION => {snapshot})"
-    named = {
-        "label": target if target in known else None, "entity": (role.entity or (run.params.get("entity") or None,))[0],
-        "at": time, "amount": role.amount or (run.params.get("amount") or None),
-    }  # fmt: skip
-    kinds = {"label": None, "entity": "VARCHAR", "at": "TIMESTAMP", "amount": "DOUBLE"}
-    columns = [
-        f"{quoted(c) if c in known else 'NULL'}{f'::{kinds[n]}' if kinds[n] else ''} AS mlw_{n}"
-        for n, c in named.items()
-    ]
-    rows = f"SELECT {key_sql(key)} AS mlw_row_key, {', '.join(columns)} FROM lake.main.{quoted(table)} {at}"
-    features = f"SELECT {key_sql(key)} AS mlw_row_key, {feature_columns(signature['features'])} FROM lake.main.{quoted(view or table)} {at}"
-    where = [f"mlw_at {op} ?" for op, text in ((">=", since), ("<", until)) if text]
-    query = f"SELECT * FROM (SELECT * FROM ({rows}) {'WHERE ' + ' AND '.join(where) if where else ''}) JOIN ({features}) USING (mlw_row_key) ORDER BY length(mlw_row_key), mlw_row_key"
-    con = lake_cursor(wb)
-    frame = con.execute(query, [_moment("", t) for t in (since, until) if t]).df()
-    newest = con.execute(
-        f"SELECT max({quoted(time)})::TIMESTAMP FROM lake.main.{quoted(table)} {at}"
-    ).fetchone()[0]
-    return frame, newest
-
-
-def _evidence(run: Run, model: Any, signature: dict, frame: pd.DataFrame) -> Evidence:
-    """The scored rows in the report's form."""
-    task, classes = signature["task"], tuple(signature["classes"])
-    label = frame["mlw_label"]
-    if task == "binary":
-        label = (label.astype(str) == str(classes[1])).astype(float).where(label.notna())
-    elif task == "multiclass":
-        label = label.astype(str).where(label.notna())
-    features = frame[list(signature["features"])]
-    score = predict_scores(model, features, task)
-    kept = {n: frame[f"mlw_{n}"] for n in ("entity", "at", "amount")}
-    rows = pd.DataFrame(
-        {
-            "row_key": frame["mlw_row_key"].astype(str),
-            "label": label,
-            "score": _one(score),
-            **kept,
-            "weight": np.nan,
-        }
-    )
-    return Evidence(run, task, rows, score, classes if task == "multiclass" else (), features)
+def feature_drift(later: Later) -> pd.DataFrame:
+    """Drift of score and features of the rows that came later, against those learned from."""
+    if later.learned.empty:
+        return pd.DataFrame(columns=["psi", "p", "before", "now", "corrected", "moved"])
+    e = later.evidence
+    return _drift(later, e.features.assign(score=e.rows["score"].to_numpy()), e.rows["entity"])
 
 
 # %% ../../nbs/4_modelling/10_later.ipynb #fac713f0
@@ -304,84 +135,22 @@ def later_table(
     lines = {}
     for first in sorted(start.unique()):
         part = (start == first).to_numpy()
-        end = pd.Period(first, {"day": "D", "week": "W-SUN", "month": "M"}[by]).end_time
-        matures = end + later.delay
+        matures = pd.Period(first, PERIODS[by]).end_time + later.delay
         line = {
             "rows": int(part.sum()),
             "labelled": int(e.rows["label"][part].notna().sum()),
             "matured": bool(matures <= later.as_of),
             "matures": f"{matures:%Y-%m-%d}",
-            "note": "",
+            "note": f"labels mature on {matures:%d %b %Y}: nothing claimed",
         }
         line |= _drifted(later, part)
         if line["matured"]:
-            line |= _claimed(e, part, threshold, costs, wb)
-        else:
-            line["note"] = f"labels mature on {matures:%d %b %Y}: nothing claimed"
+            line |= {"note": ""} | _claimed(e, part, threshold, costs, wb)
         lines[first] = line
     table = pd.DataFrame.from_dict(lines, orient="index")
     for name in ("value", "low", "high"):
         table[name] = table[name].astype(float) if name in table else np.nan
     return table
-
-
-def _drifted(later: Later, part: np.ndarray) -> dict:
-    """How far the scores have moved; needs no label."""
-    if later.learned.empty:
-        return {"score_psi": np.nan, "score_moved": False}
-    who = later.evidence.rows["entity"][part]
-    both = later.learned_entity is not None and who.notna().all()
-    table = drift_table(
-        later.learned[["score"]], later.evidence.rows.loc[part, ["score"]],
-        reference_entity=later.learned_entity if both else None, current_entity=who.to_numpy() if both else None,
-    )  # fmt: skip
-    return {"score_psi": float(table["psi"].iloc[0]), "score_moved": bool(table["moved"].iloc[0])}
-
-
-def _claimed(
-    e: Evidence, part: np.ndarray, threshold: float | None, costs: Costs, wb: Workbench
-) -> dict:
-    """What a matured period shows."""
-    part = part & e.rows["label"].notna().to_numpy()
-    rows = e.rows[part].reset_index(drop=True)
-    rows["label"] = rows["label"].astype(
-        int if e.task == "binary" else str if e.task == "multiclass" else float
-    )
-    cut = Evidence(e.run, e.task, rows, e.score[part], e.classes)
-    found: dict = {"positives": int(rows["label"].sum())} if e.task == "binary" else {}
-    try:
-        i = measured(cut, wb, resamples=400, metrics=[METRIC[e.task]])[METRIC[e.task]]
-        found |= {"value": i.value, "low": i.low, "high": i.high, "note": i.note}
-    except WorkbenchError as err:
-        found["note"] = str(err)
-    if e.task == "binary" and len(rows):
-        found |= _money(cut, threshold, costs)
-    return found
-
-
-def _money(cut: Evidence, threshold: float | None, costs: Costs) -> dict:
-    """What a period's decisions cost, and what its reviews found."""
-    missed = costs.per_missed(cut.column("amount"), len(cut.rows))
-    found = {"nothing": float(missed @ cut.label)}
-    if threshold is not None and np.isfinite(threshold):
-        plain = Rows("binary", cut.label.astype(float), cut.score, np.ones(len(cut.rows)))
-        cost, low, high = clustered_sum(
-            row_costs(plain, threshold, missed, costs.false_alarm), cut.column("entity")
-        )
-        found |= {"cost": cost, "cost_low": max(0.0, low) if low == low else low, "cost_high": high}
-    if cut.column("entity") is not None:
-        day = cut.rows["at"].dt.normalize()
-        reviews = review_curve(
-            day,
-            cut.column("entity"),
-            cut.label,
-            cut.score,
-            costs,
-            amount=cut.column("amount"),
-            sizes=(costs.capacity,),
-        )
-        found["precision_at_capacity"] = float(reviews["precision"].iloc[0])
-    return found
 
 
 # %% ../../nbs/4_modelling/10_later.ipynb #3174cfab
@@ -398,6 +167,7 @@ def policy_threshold(run: Run, wb: Workbench | None = None) -> float | None:
     ).threshold
 
 
+# %% ../../nbs/4_modelling/10_later.ipynb #16e22a6c
 def later_words(
     later: Later, table: pd.DataFrame, before: dict | None = None, by: str = "week"
 ) -> list[str]:
@@ -408,8 +178,7 @@ def later_words(
     before : dict, optional
         The metric when the model was judged: ``value, low, high``.
     """
-    known, metric = table[table["value"].notna()], metric_label(METRIC[later.evidence.task])
-    open_ = int((~table["matured"]).sum())
+    known, open_ = table[table["value"].notna()], int((~table["matured"]).sum())
     words = [
         f"{len(known)} of {len(table)} {by}s have matured labels ({later.delay.days} days after the event, as of {later.as_of:%d %b %Y})."
     ]
@@ -422,68 +191,51 @@ def later_words(
             f"{later.left_out:,} rows of the period were left out: the model learned from them."
         )
     if before and before.get("low") is not None and len(known):
-        below = known[known["high"] < before["low"]]
-        words.append(
-            f"{metric} lies below what it was when judged ({before['value']:.3g}, from {before['low']:.3g}) in {len(below)} {by}s: {', '.join(f'{d:%d %b}' for d in below.index)}."
-            if len(below) else f"In no {by} does {metric} lie below what it was when judged ({before['value']:.3g}, {before['low']:.3g} to {before['high']:.3g})."
-        )  # fmt: skip
-    if later.learned.empty:
-        return words
+        words.append(_against_before(later, known, before, by))
+    return words if later.learned.empty else [*words, _moved_sentence(table, by)]
+
+
+def _against_before(later: Later, known: pd.DataFrame, before: dict, by: str) -> str:
+    """In which periods the metric lies below what it was, with all of its interval."""
+    metric = metric_label(METRIC[later.evidence.task])
+    below = known.index[known["high"] < before["low"]]
+    if not len(below):
+        return f"In no {by} does {metric} lie below what it was when judged ({before['value']:.3g}, {before['low']:.3g} to {before['high']:.3g})."
+    days = ", ".join(f"{d:%d %b}" for d in below)
+    return f"{metric} lies below what it was when judged ({before['value']:.3g}, from {before['low']:.3g}) in {len(below)} {by}s: {days}."
+
+
+def _moved_sentence(table: pd.DataFrame, by: str) -> str:
     moved = [f"{first:%d %b %Y}" for first in table.index[table["score_moved"]]]
+    if not moved:
+        return "The scores are spread as they were in training."
     some = ", ".join(moved[:6]) + (" …" if len(moved) > 6 else "")
-    words.append(
-        f"Scores have moved since training in {len(moved)} of {len(table)} {by}s: {some}."
-        if moved
-        else "The scores are spread as they were in training."
-    )
-    return words
+    return f"Scores have moved since training in {len(moved)} of {len(table)} {by}s: {some}."
 
 
+# %% ../../nbs/4_modelling/10_later.ipynb #53817f9b
 def later_figures(later: Later, table: pd.DataFrame, by: str = "week", currency: str = "") -> dict:
     """The metric, money, reviews and drift over the periods."""
     metric = metric_label(METRIC[later.evidence.task])
-    found = {
-        "metric": weeks_figure(
-            table,
-            title=f"{metric} by {by}",
-            y=metric,
-            said=f"95% intervals; labels count {later.delay.days} days after the event",
-        )
-    }
+    said = f"95% intervals; labels count {later.delay.days} days after the event"
+    found = {"metric": weeks_figure(table, title=f"{metric} by {by}", y=metric, said=said)}
     if "cost" in table:
-        money = table.rename(
-            columns={"value": "metric", "low": "metric_low", "high": "metric_high"}
-        ).rename(columns={"cost": "value", "cost_low": "low", "cost_high": "high"})
+        ends = {"value": table["cost"], "low": table["cost_low"], "high": table["cost_high"]}
         found["cost"] = weeks_figure(
-            money, title=f"What the decisions cost, by {by}", y=f"cost, {currency}", least=True
+            table.assign(**ends),
+            title=f"What the decisions cost, by {by}",
+            y=f"cost, {currency}",
+            least=True,
         )
-    drift = table.assign(
-        value=table["score_psi"], low=table["score_psi"], high=table["score_psi"], matured=True
-    )
+    psi = dict.fromkeys(("value", "low", "high"), table["score_psi"])
     found["score drift"] = weeks_figure(
-        drift,
+        table.assign(**psi, matured=True),
         title=f"How far the scores have moved, by {by}",
         y="PSI",
         said="against training; worth naming above 0.1; needs no label",
         least=True,
     )
     return found
-
-
-def feature_drift(later: Later, last: int = 0) -> pd.DataFrame:
-    """Drift of score and features of the rows that came later, against those learned from."""
-    if later.learned.empty:
-        return pd.DataFrame(columns=["psi", "p", "before", "now", "corrected", "moved"])
-    e = later.evidence
-    now = e.features.assign(score=e.rows["score"].to_numpy())
-    who = e.rows["entity"]
-    both = later.learned_entity is not None and who.notna().all()
-    return drift_table(
-        later.learned,
-        now,
-        reference_entity=later.learned_entity if both else None,
-        current_entity=who.to_numpy() if both else None,
-    )
 
 
 # %% ../../nbs/4_modelling/10_later.ipynb #b058b39d
@@ -501,12 +253,30 @@ def record_later(
         One line a metric over all matured periods: ``value, low, high, note``; empty without labels.
     """
     wb, e = open_workbench(wb), later.evidence
-    matured = set(table.index[table["matured"]])
-    part = periods(e.rows["at"], by).isin(matured).to_numpy() & e.rows["label"].notna().to_numpy()
     for name, snapshot in later.tables.items():
         log_read(name, snapshot, wb=wb)
+    _log_periods(METRIC[e.task], table, by, wb)
+    matured = set(table.index[table["matured"]])
+    part = periods(e.rows["at"], by).isin(matured).to_numpy() & e.rows["label"].notna().to_numpy()
+    rows = e.rows[part]
+    if rows.empty:
+        return pd.DataFrame(columns=["value", "low", "high", "note"])
+    names = [n for n in ("entity", "at", "amount") if rows[n].notna().all()]
+    return log_predictions(
+        rows["label"].astype(LABELS[e.task]).to_numpy(),
+        e.score[part],
+        key=rows["row_key"],
+        task=e.task,
+        classes=list(e.classes) or None,
+        wb=wb,
+        **{n: rows[n].to_numpy() for n in names},
+    )
+
+
+def _log_periods(metric: str, table: pd.DataFrame, by: str, wb: Workbench) -> None:
+    """Log what the periods show, each metric as a curve."""
     for name, column, *ends in (
-        (METRIC[e.task], "value", "low", "high"),
+        (metric, "value", "low", "high"),
         ("cost", "cost", "cost_low", "cost_high"),
         ("precision_at_capacity", "precision_at_capacity"),
         ("score_psi", "score_psi"),
@@ -514,29 +284,7 @@ def record_later(
         known = table[table[column].notna()] if column in table else table[:0]
         for first, line in known.iterrows():
             low, high = [None if pd.isna(line[e]) else line[e] for e in ends] or (None, None)
-            about = {
-                "step": (first - pd.Timestamp(0)).days,
-                "split": "later",
-                "n": int(line["rows"]),
-            }
-            log_metric(f"{name} by {by}", line[column], low, high, **about, wb=wb)
-    rows = e.rows[part]
-    extra = {
-        n: rows[n].to_numpy()
-        for n in ("entity", "at", "amount")
-        if rows[n].notna().all() and len(rows)
-    }
-    if not len(rows):
-        return pd.DataFrame(columns=["value", "low", "high", "note"])
-    label = rows["label"].astype(
-        int if e.task == "binary" else str if e.task == "multiclass" else float
-    )
-    return log_predictions(
-        label.to_numpy(),
-        e.score[part],
-        key=rows["row_key"],
-        task=e.task,
-        classes=list(e.classes) or None,
-        wb=wb,
-        **extra,
-    )
+            step, n = (first - pd.Timestamp(0)).days, int(line["rows"])
+            log_metric(
+                f"{name} by {by}", line[column], low, high, step=step, split="later", n=n, wb=wb
+            )

@@ -27,7 +27,7 @@ from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
 from ..execution.record import METRICS, Run, get_run, list_runs
 from .metrics import metric_table
-from .resampling import Difference, replicas, standard_error
+from .resampling import Difference, how_sure, replicas, standard_error
 from .sharing import SharedRows, shared_rows
 from .verdicts import Facts, verdict
 from .worth import declared_worth
@@ -136,10 +136,10 @@ def group_repeats(
     firsts = [g[0] for g in groups.values()]
     names = sorted({n for r in firsts for n in r.params if n not in SEEDS})
     names = [n for n in names if len({str(r.params.get(n)) for r in firsts}) > 1]
-    lines = []
+    level, lines = how_sure(wb)["level"], []
     for group in groups.values():
         got = [values[r.run] for r in group]
-        mean, low, high = mean_interval(got, float(wb.setting("compare", "confidence")))
+        mean, low, high = mean_interval(got, level)
         line = {"name": group[0].name} | {n: group[0].params.get(n) for n in names}
         line |= {"mean": mean, "low": low, "high": high, "n": len(got)}
         sd = float(np.std(got, ddof=1)) if len(got) > 1 else math.nan
@@ -280,11 +280,11 @@ def compare_repeats(
         )
     found = [[get_run(r, wb=wb) for r in g] for g in groups]
     shared = shared_rows([r for g in found for r in g], wb=wb)
-    level = level or float(wb.setting("compare", "confidence"))
+    sure = how_sure(wb, level, resamples)
     metric = metric or next(iter(metric_table(shared.task)))
     values, drawn, evidence = replicas(
         shared.task, shared.label, shared.scores, metric, entity=shared.entity, weight=shared.weight,
-        classes=shared.classes or None, resamples=resamples or int(wb.setting("compare", "resamples")),
+        classes=shared.classes or None, resamples=sure["resamples"],
     )  # fmt: skip
     cut = len(found[0])
     first, second = (list(map(float, v)) for v in (values[:cut], values[cut:]))
@@ -294,14 +294,14 @@ def compare_repeats(
     apart = drawn[:, cut:].mean(1) - drawn[:, :cut].mean(1)
     by_rows, free = standard_error(apart, evidence - 1)
     value = float(np.mean(second) - np.mean(first))
-    se, low, high, p = _mixed(value, (by_rows, max(1.0, free)), by_seed, level)
+    se, low, high, p = _mixed(value, (by_rows, max(1.0, free)), by_seed, sure["level"])
     clusters = len(set(shared.entity)) if shared.entity is not None else 0
     d = Difference(
         metric, value, low, high, p, len(shared.label), clusters, "entities" if clusters else "rows",
         "", se, float(np.mean(first)), float(np.mean(second)), evidence,
     )  # fmt: skip
     asked = declared_worth(worth, shared, wb)
-    facts = Facts(*(f"{g[0].name} (mean of {len(g)} seeds)" for g in found), level=level)
+    facts = Facts(*(f"{g[0].name} (mean of {len(g)} seeds)" for g in found), level=sure["level"])
     told = verdict(d, facts, worth=None if asked.money else asked.value, not_worse=not_worse)
     said = f"{told.sentence} {_lucks(by_rows, by_seed[0])}{shared.fewer}"
     return RepeatsComparison(

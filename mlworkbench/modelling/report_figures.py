@@ -18,7 +18,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..core.errors import WorkbenchError
-from .style import DARK, LIGHT, blank_figure, draw_line, faint, shown_text
+from mlworkbench.modelling.style import (
+    DARK,
+    LIGHT,
+    blank_figure,
+    draw_line,
+    faint,
+    shown_text,
+    whiskers,
+)
 
 
 # %% ../../nbs/4_modelling/07_report_figures.ipynb #addc959b
@@ -44,33 +52,22 @@ def cost_figure(
     dark : bool
         For a dark ground.
     """
-    theme = DARK if dark else LIGHT
-    nothing = float(curve["cost"].iloc[0])
-    said = f"{rows:,} rows; band: 95%, entities as units; dotted: stopping nothing"
+    nothing, shown = float(curve["cost"].iloc[0]), curve[curve["stopped"] > 0]
     figure = blank_figure(
         "What the decisions cost, by how much is stopped",
-        said,
+        f"{rows:,} rows; band: 95%, entities as units; dotted: stopping nothing",
         "rows stopped, share (highest scores first)",
         f"cost, {shown_text(currency)}",
         dark,
     )
-    shown = curve[curve["stopped"] > 0]
     hover = "stop %{x:.2%}<br>costs %{y:,.0f}"
     draw_line(
         figure, shown["stopped"], shown["cost"], "cost", 0, dark, shown["low"], shown["high"], hover
     )
-    figure.add_hline(y=nothing, line={"color": theme.muted, "width": 1, "dash": "dot"})
+    line = {"color": (DARK if dark else LIGHT).muted, "width": 1, "dash": "dot"}
+    figure.add_hline(y=nothing, line=line)
     if chosen is not None and np.isfinite(chosen):
-        at = shown.iloc[int(np.argmin(np.abs(shown["threshold"] - chosen)))]
-        figure.add_scatter(
-            x=[at["stopped"]], y=[at["cost"]], mode="markers", showlegend=False,
-            marker={"size": 11, "symbol": "diamond", "color": theme.palette[0]},
-            hovertemplate=f"threshold {chosen:.4g}<br>costs %{{y:,.0f}}<extra>cheapest</extra>",
-        )  # fmt: skip
-        figure.add_annotation(
-            x=np.log10(at["stopped"]), y=at["cost"], text=f"cheapest: threshold {chosen:.3g}", ay=-70, ax=-30, xanchor="right",
-            arrowhead=0, arrowcolor=theme.muted, font={"color": theme.ink},
-        )  # fmt: skip
+        _mark_cheapest(figure, shown, chosen, dark)
     top = 1.4 * max(nothing, float(shown["cost"].min()))
     figure.update_yaxes(range=[0, top], tickformat=",.0f")
     ticks = [t for t in (0.0001, 0.001, 0.01, 0.1, 1) if t >= float(shown["stopped"].min()) / 2]
@@ -79,8 +76,24 @@ def cost_figure(
     )
 
 
+def _mark_cheapest(figure: go.Figure, shown: pd.DataFrame, chosen: float, dark: bool) -> None:
+    """Mark the point of a cost curve that is nearest to the recommended threshold."""
+    theme = DARK if dark else LIGHT
+    at = shown.iloc[int(np.argmin(np.abs(shown["threshold"] - chosen)))]
+    figure.add_scatter(
+        x=[at["stopped"]], y=[at["cost"]], mode="markers", showlegend=False,
+        marker={"size": 11, "symbol": "diamond", "color": theme.palette[0]},
+        hovertemplate=f"threshold {chosen:.4g}<br>costs %{{y:,.0f}}<extra>cheapest</extra>",
+    )  # fmt: skip
+    figure.add_annotation(
+        x=np.log10(at["stopped"]), y=at["cost"], text=f"cheapest: threshold {chosen:.3g}", ay=-70, ax=-30, xanchor="right",
+        arrowhead=0, arrowcolor=theme.muted, font={"color": theme.ink},
+    )  # fmt: skip
+
+
+# %% ../../nbs/4_modelling/07_report_figures.ipynb #bbeb088a
 def threshold_figure(curve: pd.DataFrame, *, rows: int = 0, dark: bool = False) -> go.Figure:
-    """Draw share found and precision against the threshold."""
+    """Draw share found and precision against the threshold; `curve` as in `cost_figure`."""
     shown = curve[np.isfinite(curve["threshold"])]
     figure = blank_figure(
         "Found and right, by threshold",
@@ -89,26 +102,31 @@ def threshold_figure(curve: pd.DataFrame, *, rows: int = 0, dark: bool = False) 
         "share",
         dark,
     )
-    for place, (name, column) in enumerate(
-        (("found (recall)", "found"), ("right alarms (precision)", "precision"))
-    ):
-        draw_line(
-            figure,
-            shown["threshold"],
-            shown[column],
-            name,
-            place,
-            dark,
-            hover="at %{x:.4f}<br>%{y:.1%}",
-        )
+    lines = {"found (recall)": "found", "right alarms (precision)": "precision"}
+    for place, (name, column) in enumerate(lines.items()):
+        hover = "at %{x:.4f}<br>%{y:.1%}"
+        draw_line(figure, shown["threshold"], shown[column], name, place, dark, hover=hover)
     figure.update_layout(showlegend=True)
     return figure.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
 
+# %% ../../nbs/4_modelling/07_report_figures.ipynb #99f28b95
 def review_figure(
     reviews: pd.DataFrame, *, capacity: int, currency: str = "", dark: bool = False
 ) -> go.Figure:
-    """Draw how many of the reviewed cards are compromised, by how many are reviewed a day."""
+    """Draw how many of the reviewed cards are compromised, by how many are reviewed a day.
+
+    Parameters
+    ----------
+    reviews : DataFrame
+        As `review_curve` gives it.
+    capacity : int
+        Cards a day; the size that is marked.
+    currency : str
+        Of what the reviews save; nothing is said of it when empty.
+    dark : bool
+        For a dark ground.
+    """
     theme, days = DARK if dark else LIGHT, int(reviews["days"].iloc[0])
     figure = blank_figure(
         "What a day's reviews find",
@@ -117,18 +135,8 @@ def review_figure(
         "compromised among them, share",
         dark,
     )
-    hover = "%{x} cards a day<br>%{y:.1%} compromised"
-    draw_line(
-        figure,
-        reviews["cards"],
-        reviews["precision"],
-        "reviews",
-        0,
-        dark,
-        reviews["low"],
-        reviews["high"],
-        hover,
-    )
+    hover, band = "%{x} cards a day<br>%{y:.1%} compromised", (reviews["low"], reviews["high"])
+    draw_line(figure, reviews["cards"], reviews["precision"], "reviews", 0, dark, *band, hover)
     figure.data[-1].update(mode="lines+markers", marker={"size": 7})
     at = reviews[reviews["cards"] == capacity].iloc[0]
     saved = f", {at['saved']:,.0f} {shown_text(currency)} a day" if currency else ""
@@ -137,11 +145,8 @@ def review_figure(
         arrowhead=0, arrowcolor=theme.muted, font={"color": theme.ink}, xanchor="left",
     )  # fmt: skip
     figure.update_yaxes(rangemode="tozero", tickformat=".0%")
-    return figure.update_xaxes(
-        type="log",
-        tickvals=reviews["cards"].tolist(),
-        ticktext=[f"{k:,}" for k in reviews["cards"]],
-    )
+    sizes = reviews["cards"].tolist()
+    return figure.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{k:,}" for k in sizes])
 
 
 # %% ../../nbs/4_modelling/07_report_figures.ipynb #c311af7c
@@ -174,13 +179,7 @@ def interval_rows(
     digits = ".1%" if percent else ".4f"
     for place, line in enumerate(shown.itertuples()):
         colour = theme.palette[1] if getattr(line, flagged) else theme.unsure
-        ends = {
-            "type": "data",
-            "symmetric": False,
-            "array": [line.high - line.value],
-            "thickness": 2,
-        }
-        ends |= {"arrayminus": [line.value - line.low], "width": 5, "color": colour}
+        ends = whiskers(line.value, line.low, line.high, thickness=2, width=5, color=colour)
         figure.add_scatter(
             x=[line.value], y=[place], mode="markers", error_x=ends,
             marker={"size": 9, "color": colour, "symbol": "diamond" if getattr(line, flagged) else "circle"},
@@ -223,26 +222,15 @@ def weeks_figure(
     figure = blank_figure(title, said or "95% intervals", "", y, dark)
     at = pd.to_datetime(weeks.index)
     known = weeks[weeks["value"].notna()]
-    ends = {"type": "data", "symmetric": False, "array": (known["high"] - known["value"]).tolist()}
-    ends |= {
-        "arrayminus": (known["value"] - known["low"]).tolist(),
-        "width": 4,
-        "thickness": 1.6,
-        "color": theme.palette[0],
-    }
+    look = {"width": 4, "thickness": 1.6, "color": theme.palette[0]}
+    ends = whiskers(known["value"], known["low"], known["high"], **look)
     figure.add_scatter(
         x=pd.to_datetime(known.index), y=known["value"], mode="lines+markers", error_y=ends, showlegend=False,
         line={"color": theme.palette[0], "width": 2}, marker={"size": 7},
         hovertemplate="%{x|%d %b %Y}<br>%{y:" + (".1%" if percent else ".4g") + "}<extra></extra>",
     )  # fmt: skip
     if "matured" in weeks and (~weeks["matured"]).any():
-        open_ = at[~weeks["matured"].to_numpy(dtype=bool)]
-        step = at[1] - at[0] if len(at) > 1 else pd.Timedelta(days=7)
-        figure.add_vrect(
-            x0=open_.min() - step / 2, x1=open_.max() + step / 2, fillcolor=faint(theme.unsure), line_width=0,
-            annotation={"text": "labels not matured:<br>nothing claimed", "font": {"color": theme.muted, "size": 12}},
-            annotation_position="top right",
-        )  # fmt: skip
+        _shade_open(figure, at, ~weeks["matured"].to_numpy(dtype=bool), theme)
     shown = at[:: -(-len(at) // 9)]
     figure.update_yaxes(
         tickformat=".0%" if percent else ",~g", rangemode="tozero" if least else "normal"
@@ -252,6 +240,17 @@ def weeks_figure(
     )
 
 
+def _shade_open(figure: go.Figure, at: pd.DatetimeIndex, open_: np.ndarray, theme) -> None:
+    """Shade the periods whose labels have not matured, from half a period before to half a one after."""
+    step = at[1] - at[0] if len(at) > 1 else pd.Timedelta(days=7)
+    figure.add_vrect(
+        x0=at[open_].min() - step / 2, x1=at[open_].max() + step / 2, fillcolor=faint(theme.unsure), line_width=0,
+        annotation={"text": "labels not matured:<br>nothing claimed", "font": {"color": theme.muted, "size": 12}},
+        annotation_position="top right",
+    )  # fmt: skip
+
+
+# %% ../../nbs/4_modelling/07_report_figures.ipynb #cece7efa
 def drift_figure(
     drift: pd.DataFrame, *, matters: float = 0.1, said: str = "", dark: bool = False
 ) -> go.Figure:

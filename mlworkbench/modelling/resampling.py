@@ -8,6 +8,7 @@ __all__ = [
     "evidence_note",
     "standard_error",
     "interval_from",
+    "how_sure",
     "intervals",
     "student_interval",
     "Difference",
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from ..core.settings import Workbench
 from .draws import replicate
 from .influence import freedom
 from mlworkbench.modelling.measures import (
@@ -145,6 +147,15 @@ def interval_from(
     return float(min(ends)), float(max(ends))
 
 
+# %% ../../nbs/4_modelling/05_resampling.ipynb #5f0c2a02
+def how_sure(wb: Workbench, level: float = 0, resamples: int = 0) -> dict:
+    """Return ``level`` and ``resamples`` of a bootstrap: those given, else those of the settings."""
+    return {
+        "level": level or float(wb.setting("compare", "confidence")),
+        "resamples": resamples or int(wb.setting("compare", "resamples")),
+    }
+
+
 # %% ../../nbs/4_modelling/05_resampling.ipynb #c8dac7d9
 def _interval(model: Measures, s: Statistic, whole, drawn, level: float) -> Interval:
     """Judge one metric of a model from its values on the rows (`whole`) and on the resamples."""
@@ -261,6 +272,8 @@ class Difference:
         The metric of the first and of the second model.
     evidence : float
         Units that carry it: one more than the degrees of freedom of their influence.
+    se_a, se_b : float
+        Standard error of each model's metric, from the same resamples.
     """
 
     metric: str
@@ -276,6 +289,8 @@ class Difference:
     a: float = float("nan")
     b: float = float("nan")
     evidence: float = float("inf")
+    se_a: float = float("nan")
+    se_b: float = float("nan")
 
 
 def _difference(pair: list, name: str, resampled: str, level: float) -> Difference:
@@ -288,12 +303,15 @@ def _difference(pair: list, name: str, resampled: str, level: float) -> Differen
     evidence = 1 + freedom(moved[1] - moved[0])
     count = min(s.count for s in each) if each[0].link == "logit" else evidence
     se, free = standard_error(replicas[1] - replicas[0], evidence - 1)
+    apart = [standard_error(r, evidence - 1)[0] for r in replicas]
     low, high, p = student_interval(b - a, se, free if count >= 2 else 0, level)
     note = evidence_note(count, each[0].carried_by, evidence - 1, each[0].link)
     if np.isnan(low):
         note = f"no interval: {int(count)} {each[0].carried_by} are too few to tell"
     n, clusters = len(pair[0][0].rows.label), pair[0][0].units if resampled == "entities" else 0
-    return Difference(name, b - a, low, high, p, n, clusters, resampled, note, se, a, b, evidence)
+    return Difference(
+        name, b - a, low, high, p, n, clusters, resampled, note, se, a, b, evidence, *apart
+    )
 
 
 def paired(

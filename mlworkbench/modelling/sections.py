@@ -4,7 +4,6 @@
 
 # %% auto #0
 __all__ = [
-    "measured",
     "metrics_section",
     "leading",
     "calibration_section",
@@ -12,13 +11,6 @@ __all__ = [
     "weeks_section",
     "by_period",
     "periods",
-    "slices_section",
-    "fairness_section",
-    "groups_section",
-    "explanation_section",
-    "leaks_section",
-    "drift_section",
-    "learning_section",
 ]
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #e8ce6227
@@ -27,62 +19,43 @@ import pandas as pd
 
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench
-from ..data.catalog import table_columns
-from ..data.connections import lake_cursor, quoted
-from .drift import drift_table
 from .evaluation import multi_figures
-from mlworkbench.modelling.explanation import (
-    partial_dependence,
-    row_reasons,
-    shap_summary,
-    shap_values,
-)
-from .explanation_figures import dependence_figure, shap_figure
-from .fairness import CLAIMED, group_fairness
+from .evidence import Evidence, measured
 from mlworkbench.modelling.figures import (
     Scored,
     calibration,
     gain,
-    learning_curve,
     precision_recall,
     roc,
     score_histogram,
 )
-from .leaks import both_sides, changed_later, too_good
 from .ledger import Looks
 from .metrics import metric_table
-from .money import best_threshold, cost_curve, declared_costs, review_curve
+from mlworkbench.modelling.money import (
+    BestThreshold,
+    Costs,
+    best_threshold,
+    cost_curve,
+    declared_costs,
+    review_curve,
+)
 from .recalibration import calibration_error, fit_recalibrator
 from mlworkbench.modelling.report_figures import (
     cost_figure,
-    drift_figure,
-    interval_rows,
     review_figure,
     threshold_figure,
     weeks_figure,
 )
-from .reporting import Evidence, Section, listed
-from .resampling import intervals
-from .slices import METRIC, p_words, slice_masks, slice_table
+from .reporting import Section
+from .resampling import how_sure
+from .slices import METRIC
 from .style import metric_label
 
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #b5e4b038
-def measured(
-    e: Evidence, wb: Workbench, level: float | None = None, resamples: int = 0, **more
-) -> dict:
-    """Every metric of the evidence with its interval; the settings say how sure."""
-    return intervals(
-        e.task, e.label, e.score, entity=e.column("entity"), weight=e.column("weight"),
-        classes=e.classes or None, level=level or float(wb.setting("compare", "confidence")),
-        resamples=resamples or int(wb.setting("compare", "resamples")), **more,
-    )  # fmt: skip
-
-
 def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
     """Metrics with intervals, corrected for the looks; the curves."""
-    level = float(wb.setting("compare", "confidence"))
-    plain = measured(e, wb)
+    sure, plain = how_sure(wb), measured(e, wb)
     table = pd.DataFrame(
         {
             n: {"value": i.value, "low": i.low, "high": i.high, "rows": i.n, "note": i.note}
@@ -90,7 +63,7 @@ def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
         }
     ).T
     if len(looks.runs) > 1:
-        wide = measured(e, wb, looks.level(level))
+        wide = measured(e, wb, looks.level(sure["level"]))
         table["corrected_low"] = [wide[n].low for n in table.index]
         table["corrected_high"] = [wide[n].high for n in table.index]
     if not table["note"].any():
@@ -98,9 +71,10 @@ def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
     numbers = [c for c in table if c != "note"]
     table[numbers] = table[numbers].astype(float)
     unit = e.run.params.get("entity") or "rows"
-    said = f"{level:.0%} intervals from {int(wb.setting('compare', 'resamples')):,} stratified bootstrap resamples of {unit}."
-    said = said.replace("stratified ", "") if e.task != "binary" else said
-    words = [said.replace("stratified ", ""), looks.sentence()]
+    said = (
+        f"{sure['level']:.0%} intervals from {sure['resamples']:,} bootstrap resamples of {unit}."
+    )
+    words = [said, looks.sentence()]
     words += [f"{metric_label(n)}: {i.note}." for n, i in plain.items() if i.note]
     return Section("What it is worth", tuple(words), {"metrics": table}, _curves(e))
 
@@ -108,7 +82,7 @@ def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
 def _curves(e: Evidence) -> dict:
     if e.task != "binary":
         return multi_figures(e.task, e.label, e.score, e.classes)
-    one = [Scored(e.run.name, e.label, e.score)]
+    one = [Scored(e.run.name, e.label, e.score, e.column("entity"))]
     found = {"roc": roc(one), "precision_recall": precision_recall(one), "gain": gain(one)}
     if e.score.min() >= 0 and e.score.max() <= 1:
         found["scores"] = score_histogram(one[0])
@@ -133,53 +107,41 @@ def calibration_section(e: Evidence) -> tuple[Section, list[str]]:
     """Calibration error against luck, the two numbers that mend it, the figure."""
     y, s, entity = e.label, e.score, e.column("entity")
     error, fit = calibration_error(y, s), fit_recalibrator(y, s, entity=entity)
+    mended = _mended(y, s, entity)
+    brier, brier_mended = (float(np.mean((y - v) ** 2)) for v in (s, mended))
+    table = pd.DataFrame(
+        {"value": [error.value, error.expected, error.high, error.p, fit.intercept, fit.intercept_se, fit.slope, fit.slope_se, brier, brier_mended]},
+        index=["calibration error", "of a score that is right", "its 95th percentile", "p value", "intercept", "its standard error", "slope", "its standard error ", "Brier score", "Brier score, recalibrated on the other half"],
+    )  # fmt: skip
+    sentence = fit.sentence()
+    words = (
+        f"Expected calibration error {error.value:.4f}; a score that is right would show {error.expected:.4f} on these rows, and up to {error.high:.4f} in 95 of 100 cases.",
+        sentence[0].upper() + sentence[1:] + ".",
+    )
+    alarm = "recalibrate" in sentence and error.p < 0.05
+    figures = {"calibration": calibration([Scored(e.run.name, y, s, entity)])}
+    section = Section("May the score be taken at its word?", words, {"calibration": table}, figures)
+    return section, [f"Calibration: {sentence}."] if alarm else []
+
+
+def _mended(y: np.ndarray, s: np.ndarray, entity: np.ndarray | None) -> np.ndarray:
+    """Scores recalibrated by the half of the entities that they are not in."""
     unit = np.arange(len(y)) if entity is None else entity
     half = np.random.default_rng(0).permutation(unit.max() + 1)[unit] % 2 == 0
     mended = np.empty(len(s))
     for part in (half, ~half):
         mended[~part] = fit_recalibrator(y[part], s[part])(s[~part])
-    brier = [float(np.mean((y - v) ** 2)) for v in (s, mended)]
-    table = pd.DataFrame(
-        {"value": [error.value, error.expected, error.high, error.p, fit.intercept, fit.intercept_se, fit.slope, fit.slope_se, *brier]},
-        index=["calibration error", "of a score that is right", "its 95th percentile", "p value", "intercept", "its standard error", "slope", "its standard error ", "Brier score", "Brier score, recalibrated on the other half"],
-    )  # fmt: skip
-    words = [
-        f"Expected calibration error {error.value:.4f}; a score that is right would show {error.expected:.4f} on these rows, and up to {error.high:.4f} in 95 of 100 cases.",
-        fit.sentence()[0].upper() + fit.sentence()[1:] + ".",
-    ]
-    alarm = "recalibrate" in fit.sentence() and error.p < 0.05
-    figures = {"calibration": calibration([Scored(e.run.name, y, s)])}
-    return Section(
-        "May the score be taken at its word?", tuple(words), {"calibration": table}, figures
-    ), ([f"Calibration: {fit.sentence()}."] if alarm else [])
+    return mended
 
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #da400093
 def money_section(e: Evidence, wb: Workbench) -> tuple[Section, str]:
     """Cost and thresholds; what a day's reviews find."""
     costs, n = declared_costs(wb), len(e.label)
-    given = {
-        "amount": e.column("amount"),
-        "entity": e.column("entity"),
-        "weight": e.column("weight"),
-    }
-    curve, best = (
-        cost_curve(e.label, e.score, costs, **given),
-        best_threshold(e.label, e.score, costs, **given),
-    )
-    money = lambda v: f"{v:,.0f} {costs.currency}"  # noqa: E731
-    said = f"Stopping at a score of {best.threshold:.4g} or more costs {money(best.cost)} on rows that did not choose it ({money(best.low)} to {money(best.high)}); stopping nothing costs {money(best.nothing)}."
-    if not np.isfinite(best.threshold):
-        said = f"At these costs no threshold beats stopping nothing ({money(best.nothing)})."
-    basis = (
-        f"Declared in [costs]: a false alarm {costs.false_alarm:g} {costs.currency}, recovered {costs.recovered:.0%} of "
-        + (
-            "the amount"
-            if given["amount"] is not None
-            else f"a flat {costs.missed:g} {costs.currency}, since rows have no amount"
-        )
-        + f", capacity {costs.capacity} a day."
-    )
+    given = {k: e.column(k) for k in ("amount", "entity", "weight")}
+    curve = cost_curve(e.label, e.score, costs, **given)
+    best = best_threshold(e.label, e.score, costs, **given)
+    said = _cost_sentence(best, costs)
     table = pd.DataFrame(
         {
             "threshold": [best.threshold, np.inf],
@@ -189,33 +151,52 @@ def money_section(e: Evidence, wb: Workbench) -> tuple[Section, str]:
         },
         index=["cheapest", "stop nothing"],
     ).replace(np.inf, np.nan)
+    tables = {"money": table, "cost_curve": curve.replace(np.inf, np.nan)}
     figures = {
         "cost": cost_figure(curve, currency=costs.currency, chosen=best.threshold, rows=n),
         "threshold": threshold_figure(curve, rows=n),
     }
-    tables, words = {"money": table, "cost_curve": curve.replace(np.inf, np.nan)}, [said, basis]
-    at, who = e.column("at"), e.column("entity")
-    if at is not None and who is not None:
-        day = pd.to_datetime(at).normalize()
-        reviews = (
-            review_curve(day, who, e.label, e.score, costs, amount=given["amount"])
-            .set_index("cards", drop=False)
-            .rename_axis(None)
-        )
-        line = reviews.loc[costs.capacity]
-        spread = (
-            f" ({line['low']:.1%} to {line['high']:.1%} over {int(line['days'])} days)"
-            if np.isfinite(line["low"])
-            else ""
-        )
-        words.append(
-            f"Of {costs.capacity} reviewed a day {line['precision']:.1%}{spread} are compromised; that brings {money(line['saved'])} a day."
-        )
+    words = [said, _declared_words(costs, given["amount"] is not None)]
+    if e.column("at") is not None and given["entity"] is not None:
+        reviews = _daily_reviews(e, costs)
+        words.append(_review_sentence(reviews.loc[costs.capacity], costs))
         tables["reviews"] = reviews
         figures["reviews"] = review_figure(
             reviews, capacity=costs.capacity, currency=costs.currency
         )
     return Section("What it costs and saves", tuple(words), tables, figures), said
+
+
+def _money(value: float, costs: Costs) -> str:
+    return f"{value:,.0f} {costs.currency}"
+
+
+def _cost_sentence(best: BestThreshold, costs: Costs) -> str:
+    nothing = _money(best.nothing, costs)
+    if not np.isfinite(best.threshold):
+        return f"At these costs no threshold beats stopping nothing ({nothing})."
+    cost, low, high = (_money(v, costs) for v in (best.cost, best.low, best.high))
+    return f"Stopping at a score of {best.threshold:.4g} or more costs {cost} on rows that did not choose it ({low} to {high}); stopping nothing costs {nothing}."
+
+
+def _declared_words(costs: Costs, with_amount: bool) -> str:
+    """On which declared costs all of it rests."""
+    flat = f"a flat {costs.missed:g} {costs.currency}, since rows have no amount"
+    of = "the amount" if with_amount else flat
+    return f"Declared in [costs]: a false alarm {costs.false_alarm:g} {costs.currency}, recovered {costs.recovered:.0%} of {of}, capacity {costs.capacity} a day."
+
+
+def _daily_reviews(e: Evidence, costs: Costs) -> pd.DataFrame:
+    day, who = pd.to_datetime(e.column("at")).normalize(), e.column("entity")
+    found = review_curve(day, who, e.label, e.score, costs, amount=e.column("amount"))
+    return found.set_index("cards", drop=False).rename_axis(None)
+
+
+def _review_sentence(line: pd.Series, costs: Costs) -> str:
+    spread = ""
+    if np.isfinite(line["low"]):
+        spread = f" ({line['low']:.1%} to {line['high']:.1%} over {int(line['days'])} days)"
+    return f"Of {costs.capacity} reviewed a day {line['precision']:.1%}{spread} are compromised; that brings {_money(line['saved'], costs)} a day."
 
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #1c75e45e
@@ -256,201 +237,3 @@ def periods(at: pd.Series, by: str) -> pd.Series:
         .dt.to_period({"day": "D", "week": "W-SUN", "month": "M"}[by])
         .dt.start_time
     )
-
-
-def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
-    """Declared slices, or all features searched; where the model is worse than elsewhere."""
-    named = listed("slices", "slice", str(e.run.params.get("table") or ""), wb)
-    frame = _columns(e, named, wb) if named else e.features
-    masks = slice_masks(frame, pairs=2 <= len(frame.columns) <= 5)
-    if not masks:
-        return Section("By slice", ("No column cuts these rows into slices of 50 or more.",)), []
-    table = slice_table(
-        e.task,
-        e.label,
-        e.score,
-        masks,
-        entity=e.column("entity"),
-        weight=e.column("weight"),
-        classes=e.classes or None,
-    )
-    metric, worse = METRIC[e.task], table[table["worse"]]
-    how = "declared" if named else "found by searching all features"
-    words = [
-        f"{len(masks)} slices, {how}; p values corrected for all of them (Holm), entities as units."
-    ]
-    alarms = [
-        f"Worse where {n}: {metric_label(metric)} {r['value']:.3g} against {r['rest']:.3g} elsewhere ({p_words(r['corrected'])})."
-        for n, r in worse.head(3).iterrows()
-    ]
-    words += alarms or ["Nowhere is the model worse than elsewhere by more than chance explains."]
-    overall = float(measured(e, wb, resamples=20, metrics=[metric])[metric].value)
-    figures = {}
-    if table["value"].notna().any():
-        figures["slices"] = interval_rows(
-            table,
-            title=f"{metric_label(metric)} by slice, the most suspect first",
-            said="95% intervals; dotted: all rows; grey: chance explains it after correction",
-            x=metric_label(metric),
-            flagged="worse",
-            overall=overall,
-        )
-    return Section("By slice", tuple(words), {"slices": table}, figures), alarms
-
-
-def _columns(e: Evidence, names: list[str], wb: Workbench) -> pd.DataFrame:
-    """Columns of the evidence's rows, from the features or from the table itself."""
-    known = {} if e.features is None else {n: e.features[n] for n in names if n in e.features}
-    missing = [n for n in names if n not in known]
-    if missing and e.data is not None:
-        p = e.data.problem
-        there = {c.lower(): c for c in table_columns(p.table, p.snapshot, wb)}
-        missing = [there[n.lower()] for n in missing if n.lower() in there]
-        if missing:
-            from mlworkbench.data.catalog import key_sql
-
-            query = f"SELECT {key_sql(p.key)} AS mlw_k, {', '.join(map(quoted, missing))} FROM lake.main.{quoted(p.table)} AT (VERSION => {p.snapshot})"
-            frame = lake_cursor(wb).sql(query).df().set_index("mlw_k").reindex(e.rows["row_key"])
-            known |= {n: frame[n].reset_index(drop=True) for n in missing}
-    return pd.DataFrame(known)
-
-
-# %% ../../nbs/4_modelling/09_sections.ipynb #2149481b
-def fairness_section(
-    e: Evidence, sensitive: list[str], threshold: float, wb: Workbench
-) -> tuple[Section, list[str]]:
-    """Rates by group of each sensitive attribute, at a threshold."""
-    stopped = (e.score >= threshold) * 1
-    frame, words, tables, figures, alarms = (
-        _columns(e, sensitive, wb),
-        [f"Decisions: stopped at a score of {threshold:.4g} or more."],
-        {},
-        {},
-        [],
-    )
-    for name in frame:
-        column = frame[name]
-        if pd.api.types.is_numeric_dtype(column) and column.nunique() > 8:
-            column = pd.qcut(column, 4, duplicates="drop").astype(str)
-        found = group_fairness(
-            name,
-            column.to_numpy(dtype=object),
-            e.label,
-            stopped,
-            entity=e.column("entity"),
-            weight=e.column("weight"),
-        )
-        words.append(found.sentence + ".")
-        alarms += [f"Unfair: {found.sentence}."] if found.groups["unfair"].any() else []
-        tables[f"groups of {name}"], tables[f"disparities of {name}"] = (
-            found.groups,
-            found.disparities,
-        )
-        lines = found.groups[found.groups["rate"].isin(CLAIMED)]
-        lines = lines.set_index(lines["rate"].str.replace("_", " ") + ": " + lines["group"])
-        figures[f"fairness {name}"] = interval_rows(
-            lines,
-            title=f"Rates by {name}",
-            said="95% intervals; diamonds: chance does not explain the difference to the other groups",
-            x="share",
-            flagged="unfair",
-            percent=True,
-            most=30,
-        )
-    missing = [n for n in sensitive if n not in frame]
-    words += [f"{', '.join(missing)}: not among the columns of the table."] if missing else []
-    return Section("Fairness", tuple(words), tables, figures), alarms
-
-
-# %% ../../nbs/4_modelling/09_sections.ipynb #b6dbe545
-def groups_section(e: Evidence, sensitive: list[str], wb: Workbench) -> tuple[Section, list[str]]:
-    """The metric in each group of the sensitive attributes, where a task has no yes or no."""
-    frame, metric = _columns(e, sensitive, wb), METRIC[e.task]
-    missing = [n for n in sensitive if n not in frame]
-    words = [f"{', '.join(missing)}: not among the columns of the table."] if missing else []
-    masks = slice_masks(frame)
-    if not masks:
-        return Section("Fairness", ("No group has 50 rows or more.", *words)), []
-    given = {n: e.column(n) for n in ("entity", "weight")} | {"classes": e.classes or None}
-    table = slice_table(e.task, e.label, e.score, masks, **given)
-    alarms = [
-        f"Unfair: {n} has {metric_label(metric)} {r['value']:.3g} against {r['rest']:.3g} of the others ({p_words(r['corrected'])})."
-        for n, r in table[table["worse"]].iterrows()
-    ]
-    said = alarms or [f"No group has a worse {metric_label(metric)} than chance explains."]
-    return Section("Fairness", (*said, *words), {"fairness by group": table}), alarms
-
-
-def explanation_section(e: Evidence) -> Section:
-    """Shapley values over all and of the highest-scored rows; how the score goes with the leading features."""
-    kinds = e.data.problem.features
-    order = list(e.model.feature_names_)
-    features = e.features[order]
-    place, values, base = shap_values(e.model, features, kinds)
-    summary = shap_summary(values, order)
-    words = [
-        "Shapley values of CatBoost: they add up to the score of each row. They explain the model, not the world."
-    ]
-    tables, figures = {"importance": summary}, {}
-    if values.ndim == 2:
-        some = features.iloc[place]
-        figures["shap"] = shap_figure(
-            some, values, unit="log odds" if e.task == "binary" else "the target's unit"
-        )
-        top = int(np.argmax(e.score[place]))
-        tables["why the highest score"] = row_reasons(
-            some.iloc[top], values[top], float(base[top])
-        ).astype({"value": str})
-    last = f" of class {e.model.classes_[-1]}" if e.task == "multiclass" else ""
-    unit = f"mean score{last}"
-    for name in summary["feature"].head(3):
-        figures[f"as {name} goes"] = dependence_figure(
-            name, partial_dependence(e.model, features, name, e.task), y=unit
-        )
-    return Section("Why", tuple(words), tables, figures)
-
-
-def leaks_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
-    """What is too good to be true, or stands on both sides."""
-    found = [*too_good(e.data), *both_sides(e.data), *changed_later(e.data.problem, wb)]
-    words = [a.sentence + "." for a in found] or [
-        "No feature is too good alone, none was changed after its row came in, and no row or entity stands on both sides where it should not."
-    ]
-    words.append(
-        "A leak that is weak, or that was there from the first snapshot, is not seen by these."
-    )
-    table = pd.DataFrame(
-        [{"kind": a.kind, "subject": a.subject, "sentence": a.sentence} for a in found],
-        columns=["kind", "subject", "sentence"],
-    )
-    return Section("Too good to be true?", tuple(words), {"leaks": table} if found else {}), [
-        f"Leak? {a.sentence}{'' if a.sentence.endswith('?') else '.'}" for a in found
-    ]
-
-
-def drift_section(e: Evidence) -> tuple[Section, list[str]]:
-    """Whether the judged rows differ from those learned from."""
-    train = e.data.rows["split"].isin(["train", "validation"]).to_numpy()
-    before, mine = e.data.features[train], e.features
-    ids = [None, None]
-    if e.column("entity") is not None and e.data.rows["entity"].notna().all():
-        ids = [e.data.rows["entity"][train].to_numpy(), e.rows["entity"].to_numpy()]
-    table = drift_table(before, mine, reference_entity=ids[0], current_entity=ids[1])
-    moved = table[table["moved"]]
-    alarms = [
-        f"Changed since training: {n}, {r['before']} → {r['now']} (PSI {r['psi']:.2f})."
-        for n, r in moved.head(3).iterrows()
-    ]
-    words = alarms or ["The judged rows look like those that the model learned from."]
-    return Section(
-        "Changed since training?", tuple(words), {"drift": table}, {"drift": drift_figure(table)}
-    ), alarms
-
-
-def learning_section(e: Evidence, curves: dict) -> Section:
-    """The learning curves that the run recorded."""
-    figures = {}
-    for name in {n for n, _ in curves}:
-        lines = {split: v for (n, split), v in curves.items() if n == name}
-        figures[f"learning {name}"] = learning_curve(lines, metric=name.replace("_", " "))
-    return Section("Learning", (), {}, figures)

@@ -134,7 +134,7 @@ def p_words(p: float) -> str:
 # %% ../../nbs/4_modelling/07_slices.ipynb #2f3302cc
 def slice_table(
     task: str, label, score, slices: Mapping[str, np.ndarray], *, entity=None, weight=None,
-    classes=None, metric: str = "", level: float = 0.95, least: int = 20,
+    classes=None, chances=None, metric: str = "", level: float = 0.95, least: int = 20,
 ) -> pd.DataFrame:  # fmt: skip
     """Hold each slice against all other rows.
 
@@ -146,6 +146,9 @@ def slice_table(
         All that were looked at; the correction counts them.
     entity : array_like, shape (n,), optional
         Units of the test.
+    chances : array_like, shape (n, classes), optional
+        As `own_chances` gives them: a slice is worse where the metric falls further short of what
+        they promise there than it does elsewhere; else where the metric itself is worse.
     metric : str
         ``auc``, ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse`` (as mean square); the task's when empty.
     level : float
@@ -157,36 +160,51 @@ def slice_table(
     -------
     DataFrame
         By slice, the worst first: ``rows, units, value, low, high, rest, difference, p, corrected,
-        worse``; ``note`` where nothing can be said. Values of the metric in its own units.
+        worse``, and ``promised`` with `chances`; ``note`` where nothing can be said. Values of the
+        metric in its own units; `difference` is what the p value is about.
     """
     metric = metric or METRIC[task]
     rows = checked(task, label, score, weight, classes)
     unit = np.arange(len(rows.label)) if entity is None else entity_units(entity)[0]
-    lines = {
-        k: _held(rows, np.asarray(m, bool), unit, metric, level, least) for k, m in slices.items()
-    }
-    names = ("rows", "units", "value", "low", "high", "rest", "difference", "p", "note")
+    given = unit, None if chances is None else np.asarray(chances, float), metric, level, least
+    lines = {k: _held(rows, np.asarray(m, bool), *given) for k, m in slices.items()}
+    names = ("rows", "units", "value", "low", "high", "rest", "promised", "difference", "p", "note")
     table = pd.DataFrame.from_dict(lines, orient="index", columns=list(names))
+    if chances is None:
+        table = table.drop(columns="promised")
     table["corrected"] = holm(table["p"].to_numpy(dtype=float))
     table["worse"] = table["corrected"].fillna(1) < 1 - level
     return table.sort_values(["p", "rows"], na_position="last")
 
 
-def _held(rows: Rows, mask: np.ndarray, unit: np.ndarray, metric: str, level: float, least: int):
+def _promised(rows: Rows, chances: np.ndarray) -> Rows:
+    """Return each row once for each class, with the chance of it as its weight."""
+    n, k = chances.shape
+    label = np.repeat(np.arange(k), n).astype(rows.label.dtype)
+    weight = (rows.weight[:, None] * chances).T.ravel()
+    return Rows(rows.task, label, np.concatenate([rows.score] * k), weight, rows.classes)
+
+
+def _held(rows: Rows, mask: np.ndarray, unit: np.ndarray, chances, metric, level, least) -> tuple:
     """One slice against the rest."""
-    sides, values, evidence = [], [], np.inf
+    sides, values, promised, evidence = [], [], [0.0, 0.0], np.inf
     for part in (mask, ~mask):
         cut = Rows(rows.task, rows.label[part], rows.score[part], rows.weight[part], rows.classes)
         ends = [unit[part][cut.label == v] for v in (0, 1)] if metric == "auc" else [unit[part]]
         here = min(len(np.unique(e)) for e in ends)
         evidence = min(evidence, here)
         if here < 2:
-            return (int(mask.sum()), here, *[np.nan] * 6, "too few to tell")
+            return (int(mask.sum()), here, *[np.nan] * 7, "too few to tell")
         value, moved = contributions(cut, metric)
         values.append(value)
+        if not sides:
+            own = float(np.sqrt((np.bincount(unit[part], moved) ** 2).sum()))
+        if chances is not None:
+            promised[len(sides)], due = contributions(_promised(cut, chances[part]), metric)
+            moved = moved - due.reshape(-1, len(moved)).sum(axis=0)
         sides.append(np.bincount(unit[part], moved, unit.max() + 1))
-    difference = values[0] - values[1]
-    own, both = (float(np.sqrt((s**2).sum())) for s in (sides[0], sides[0] - sides[1]))
+    difference = (values[0] - promised[0]) - (values[1] - promised[1])
+    both = float(np.sqrt(((sides[0] - sides[1]) ** 2).sum()))
     half = float(stats.t.ppf((1 + level) / 2, evidence - 1)) * own
     worse = difference if metric in ("auc", "accuracy") else -difference
     enough = evidence >= least and both > 0
@@ -195,4 +213,5 @@ def _held(rows: Rows, mask: np.ndarray, unit: np.ndarray, metric: str, level: fl
     low, high = values[0] - half, values[0] + half
     if metric in ("auc", "accuracy"):
         low, high = max(0.0, low), min(1.0, high)
-    return int(mask.sum()), int(evidence), values[0], low, high, values[1], difference, p, note
+    said = (values[0], low, high, values[1], promised[0] if chances is not None else np.nan)
+    return (int(mask.sum()), int(evidence), *said, difference, p, note)

@@ -16,6 +16,7 @@ __all__ = [
     "blank_figure",
     "faint",
     "draw_line",
+    "whiskers",
     "wilson",
     "thinned",
     "metric_label",
@@ -204,6 +205,14 @@ def draw_line(
     figure.add_scatter(
         x=x, y=y, name=shown_text(name), mode="lines", line=line, hovertemplate=words
     )
+
+
+# %% ../../nbs/4_modelling/02_style.ipynb #5f0c1a02
+def whiskers(value, low, high, **look) -> dict:
+    """Return Plotly's error bar for intervals given by their ends."""
+    value, low, high = (np.atleast_1d(np.asarray(v, float)) for v in (value, low, high))
+    lengths = {"array": (high - value).tolist(), "arrayminus": (value - low).tolist()}
+    return {"type": "data", "symmetric": False} | lengths | look
 
 
 # %% ../../nbs/4_modelling/02_style.ipynb #70e81996

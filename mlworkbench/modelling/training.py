@@ -13,7 +13,6 @@ __all__ = [
     "predict_scores",
     "model_signature",
     "feature_importance",
-    "leaking_features",
 ]
 
 # %% ../../nbs/4_modelling/06_training.ipynb #b5b6a156
@@ -261,49 +260,3 @@ def feature_importance(model: Any, data: Dataset) -> pd.DataFrame:
     values = model.get_feature_importance()
     table = pd.DataFrame({"feature": list(data.problem.features), "importance": values})
     return table.sort_values("importance", ascending=False, ignore_index=True)
-
-
-# %% ../../nbs/4_modelling/06_training.ipynb #cf61d348
-def leaking_features(data: Dataset, limit: float = 0.98, rows: int = 100_000) -> dict[str, float]:
-    """Features that alone are too good.
-
-    Parameters
-    ----------
-    data : Dataset
-        Of a binary task.
-    limit : float
-        The area under the curve, of one feature alone, from which it is named.
-    rows : int
-        Training rows looked at, at most.
-
-    Returns
-    -------
-    dict of str to float
-        Feature to its AUC; empty when none is suspicious.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    if data.problem.task != "binary":
-        return {}
-    features, held = data.part("train", "validation")
-    features, label = features.head(rows), held["label"].head(rows).to_numpy()
-    found = {}
-    for name, kind in data.problem.features.items():
-        value = features[name]
-        if kind in ("category", "text"):
-            value = _crossed_rates(value, label)
-        score = value.fillna(value.min() - 1 if value.notna().any() else 0).to_numpy()
-        auc = roc_auc_score(label, score)
-        if max(auc, 1 - auc) >= limit:
-            found[name] = round(float(max(auc, 1 - auc)), 4)
-    return found
-
-
-def _crossed_rates(value: pd.Series, label: np.ndarray) -> pd.Series:
-    half = np.arange(len(value)) % 2
-    rates = [
-        pd.Series(label[half != h]).groupby(value[half != h].to_numpy()).mean() for h in (0, 1)
-    ]
-    return pd.Series(
-        np.where(half == 0, value.map(rates[0]), value.map(rates[1])), index=value.index
-    ).fillna(float(label.mean()))

@@ -442,12 +442,15 @@ def validate_gain(data: Dataset, tuned: Tuned, *, seed: int = 0, threads: int = 
             f"None of {many} was better than untuned CatBoost ({name} {tuned.untuned:.4f} on the folds): it is used as it is.",
             False,
         )
-    lead = f"The best of {many} has {name} {tuned.value:.4f} on the folds, untuned CatBoost {tuned.untuned:.4f}; being picked as the best flatters it."
+    lead = f"The best of {many} has {name} {tuned.value:.4f} on the folds, untuned CatBoost {tuned.untuned:.4f}"
     x, fit = data.part("train")
     x_held, held = data.part("validation")
     problem = data.problem
     if held.empty or (problem.task != "regression" and held["label"].nunique() < 2):
-        return Gain(f"{lead} There are no validation rows to tell how much.", True)
+        return Gain(
+            f"{lead}; being picked as the best flatters it, and there are no validation rows to tell by how much.",
+            True,
+        )
     scores = [
         predict_scores(
             fit_catboost(
@@ -479,7 +482,13 @@ def validate_gain(data: Dataset, tuned: Tuned, *, seed: int = 0, threads: int = 
         else "as good within luck: untuned CatBoost would do."
     )  # fmt: skip
     seen = f"On {d.n:,} validation rows that no trial saw the difference is {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"
-    return Gain(f"{lead} {seen}: {verdict}", not worse, d)
+    kept = sign * (tuned.value - tuned.untuned - d.value)
+    picked = (
+        f"having been picked flattered it by about {kept:.4f}"
+        if kept > 0
+        else "no less than on the folds"
+    )
+    return Gain(f"{lead}. {seen}, {picked}: {verdict}", not worse, d)
 
 
 # %% ../../nbs/4_modelling/11_tuning.ipynb #ce883bce

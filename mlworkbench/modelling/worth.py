@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.settings import Workbench
+from .money import declared_costs
 from .resampling import Difference, paired
 from .sharing import SharedRows
 
@@ -67,11 +68,11 @@ def money_difference(
     amount = shared.frame["amount"]
     if amount.isna().all() or not 0 < shared.label.sum() < len(shared.label):
         return None
-    recovered, alarm = (float(wb.setting("costs", n)) for n in ("recovered", "false_alarm"))
+    costs = declared_costs(wb)
     one, two = (f.astype(float) for f in flagged[:2])
     return paired(
         "binary", shared.label, one, two, threshold=0.5, metrics=["cost"], entity=shared.entity,
-        weight=shared.weight, costs=(amount.fillna(0).to_numpy(float) * recovered, alarm), **drawn,
+        weight=shared.weight, costs=(amount.fillna(0).to_numpy(float) * costs.recovered, costs.false_alarm), **drawn,
     ).get("cost")  # fmt: skip
 
 
