@@ -74,7 +74,10 @@ def test_many_writers_lose_nothing(log, torture, tmp_path):
     said = [p.communicate(timeout=550) for p in started]
     (tmp_path / "end").touch()
     read = [p.communicate(timeout=60) for p in readers]
-    assert not any(err for _, err in said + read), said + read
+    errors = [line for _, err in said + read for line in err.splitlines()]
+    assert all(line.startswith("waiting for ") for line in errors), (
+        errors
+    )  # on a machine at its limit
     told = [line for out, _ in said for line in acknowledged(out)]
     assert (
         len(told) == writers * times == len({t.split()[2] for t in told})

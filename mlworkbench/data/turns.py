@@ -68,9 +68,10 @@ def turn_holders(wb: Workbench) -> list[Holder]:
         with contextlib.suppress(OSError, KeyError):
             place = Path(f"/proc/{pid}")
             words = (place / "cmdline").read_text().split("\0")[:3]  # not what it was given
+            said = " ".join(Path(w).name.partition("\n")[0] for w in words).strip()
             user = pwd.getpwuid(place.stat().st_uid).pw_name
             stopped = (place / "stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt"
-            name = f"process {pid} ({user}: {' '.join(Path(w).name for w in words)[:80]})"
+            name = f"process {pid} ({user}: {said})"
             release = f"kill -CONT {pid}, or kill {pid}" if stopped else f"kill {pid}"
             found.append(Holder(name, time.time() - file.stat().st_mtime, release, stopped))
     return found
