@@ -8,10 +8,12 @@ __all__ = [
     "fingerprint",
     "code_beside",
     "finished_twins",
+    "shared_threads",
     "Line",
     "Grid",
     "run_grid",
     "no_parking",
+    "stop_pool",
 ]
 
 # %% ../../nbs/3_execution/11_grids.ipynb #d13e535c
@@ -130,7 +132,7 @@ def finished_twins(marks: list[str], changed: dict[str, int], wb: Workbench) -> 
 
 # %% ../../nbs/3_execution/11_grids.ipynb #42468b60
 @contextlib.contextmanager
-def _shared_threads(jobs: int) -> Iterator[None]:
+def shared_threads(jobs: int) -> Iterator[None]:
     """Share the cores out: each of the runs gets its part, and so do the libraries in it."""
     share = str(max(1, len(os.sched_getaffinity(0)) // jobs))
     names = ("MLWORKBENCH_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -276,7 +278,7 @@ def run_grid(
 
     tell()
     if todo:
-        with _shared_threads(jobs), held_open(wb):
+        with shared_threads(jobs), held_open(wb):
             _run_all(notebook, todo, lines, jobs, experiment, executor, wb, tell, show)
     made = {
         s: read_runs([x.run for x in lines if x.state == s], wb) for s in ("finished", "reused")
@@ -365,7 +367,7 @@ def _run_all(
                 show(lines, _seconds_left(todo, begun))
     except BaseException as err:
         stop.set()
-        _stop(pool, futures, executor is None)
+        stop_pool(pool, futures, executor is None)
         if executor is not None:
             _cancel_at_work(todo, wb)
         if not isinstance(err, KeyboardInterrupt):
@@ -400,7 +402,7 @@ def _settle(line: Line, future: concurrent.futures.Future) -> None:
         line.state, line.error = "failed", str(error)
 
 
-def _stop(pool: Any, futures: Any, ours: bool = True) -> None:
+def stop_pool(pool: Any, futures: Any, ours: bool = True) -> None:
     """Take back what waits, and end the workers of a pool of ours; a caller's pool stays open."""
     for future in futures:
         future.cancel()
