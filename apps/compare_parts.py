@@ -169,8 +169,9 @@ def curves(found, weeks: dict) -> None:
     if found.task == "binary":
         st.subheader("Curves", anchor=False)
         scored, figures = scored_runs(found), (roc, precision_recall, calibration, gain)
+        units = "rows taken as independent" if scored[0].entity is None else "by entity"
         muted(
-            f"{len(found.rows):,} shared rows, {int(scored[0].label.sum()):,} positives. Bands and whiskers are 95%, rows taken as independent."
+            f"{len(found.rows):,} shared rows, {int(scored[0].label.sum()):,} positives. Bands and whiskers are 95%, {units}."
         )
         for column, figure in zip(
             [*st.columns(2, gap="medium"), *st.columns(2, gap="medium")], figures, strict=True

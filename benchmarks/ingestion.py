@@ -13,12 +13,13 @@ from pathlib import Path
 import duckdb
 
 from mlworkbench.data.commits import verify_files
+from mlworkbench.data.dialects import find_dialect
 from mlworkbench.data.files import look
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.queries import sql
 from mlworkbench.data.reading import read_source
-from mlworkbench.data.records import count_records, find_dialect
+from mlworkbench.data.records import count_records
 
 ROWS = """
 SELECT i AS transaction_id, TIMESTAMP '2025-01-01' + to_seconds(i * 9) AS "at",

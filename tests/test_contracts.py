@@ -168,9 +168,7 @@ def test_a_table_gives_way_only_when_asked(wb, write):
     assert counts(rehearsed) == (2, 0, 0, 0) and held(wb) == before
     words = ("ingest", str(wide), "--table", "t", "--evolve", "--workbench", str(wb.root))
     told = CliRunner().invoke(cli, words).output
-    assert f"contract {rehearsed['contract']}" in told and rehearsed["contract"].startswith(
-        "2.0.0: "
-    )
+    assert f"contract {rehearsed.contract}" in told and rehearsed.contract.startswith("2.0.0: ")
     assert "v BIGINT → VARCHAR (breaking)" in told and "2 rows added" in told
     rows = sorted(sql("SELECT id, v, w FROM t", wb=wb).fetchall())
     assert rows == [(1, "1", None), (2, "2", None), (3, "1.5", "x"), (4, "b", "y")]
@@ -402,6 +400,10 @@ def test_words_of_the_standard_are_kept_refused_or_named(wb, write):
     assert [(f["promise"], f["rows"]) for f in found.findings] == [("above 0", 1)]
     edit(wb, "{exclusiveMinimum: 0}", "{multipleOf: 2}")
     assert check_table("t", wb=wb).unchecked == ("multipleOf of amount",)
+    rule = "{multipleOf: 2}\n    quality: [{type: library, metric: nullValues, mustBe: 0}]"
+    edit(wb, "{multipleOf: 2}", rule)
+    named = ("multipleOf of amount", "quality rule nullValues of amount")
+    assert check_table("t", wb=wb).unchecked == named
     edit(wb, "multipleOf", "multipelOf")
     with pytest.raises(UserError, match="no 'multipelOf', as amount has.*multipleOf"):
         check_table("t", wb=wb)

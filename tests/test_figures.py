@@ -4,10 +4,13 @@ import subprocess
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.modelling import figures as f
+from mlworkbench.modelling.bands import group_effects, ranked_effects
 from mlworkbench.modelling.resampling import Difference
+from mlworkbench.modelling.style import wilson
 
 EVIL = "<img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
 
@@ -207,3 +210,54 @@ def test_a_browser_draws_it_without_a_network(tmp_path):
         timeout=120,
     )
     assert "main-svg" in shot.stdout and '<img src="x"' not in shot.stdout
+
+
+def test_bands_hold_the_truth_where_a_card_brings_many_rows(torture):
+    """By entity they hold the curve of endless rows at a threshold; taken as independent, not."""
+    reps, cards, size, cut = (2000 if torture else 150), 400, 8, 1.0
+    held = {(name, by): 0 for name in ("found", "right", "happened") for by in (True, False)}
+    card = np.arange(cards * size) // size
+    for rep in range(reps):
+        rng = np.random.default_rng(rep)
+        label = (rng.random(cards * size) < 0.6 * (rng.random(cards) < 0.25)[card]) * 1
+        of_card = 0.8 * rng.normal(size=cards)[card]
+        score = label + of_card + 0.6 * rng.normal(size=cards * size)
+        recall, right = stats.norm.sf(cut - 1), 0.15 * stats.norm.sf(cut - 1)
+        right /= right + 0.85 * stats.norm.sf(cut)
+        looked, y = score >= cut, label == 1
+        hits, k = (looked & y).sum(), looked.sum()
+        along = ranked_effects(label, score, card)
+        group = group_effects(label, looked.astype(int), card)[1]
+        for name, by in held:
+            truth, of = (recall, y.sum()) if name == "found" else (right, k)
+            effect = {"found": along[0][k - 1], "right": along[1][k - 1], "happened": group}[name]
+            low, high = wilson(hits / (effect if by else 1), of / (effect if by else 1))
+            held[name, by] += bool(low <= truth <= high)
+    print({k: v / reps for k, v in held.items()})
+    for (_, by), many in held.items():
+        if by:
+            assert many >= stats.binom.ppf(0.001, reps, 0.94)
+        else:
+            assert many < stats.binom.ppf(0.05, reps, 0.92)
+
+
+def test_the_figures_draw_the_bands_of_entities():
+    alone = runs(1)[0]
+    card = np.arange(3000) // 30
+    label = (np.random.default_rng(0).random(100) < 0.2)[card] * 1  # a card is fraud or is not
+    score = 0.1 * alone.score + 0.9 * np.random.default_rng(1).random(100)[card]
+    whole = [f.Scored("a", label, score, e) for e in (card, None)]
+    for draw in (f.roc, f.precision_recall, f.gain, f.calibration):
+        by_card, by_row = (draw([one]) for one in whole)
+        assert "by entity" in by_card.layout.title.subtitle.text
+        assert "independent" in by_row.layout.title.subtitle.text
+        widths = []
+        for figure in (by_card, by_row):
+            if draw is f.calibration:
+                line = next(t for t in figure.data if t.error_y.array is not None)
+                widths.append(np.sum(line.error_y.array) + np.sum(line.error_y.arrayminus))
+            else:
+                at = next(i for i, t in enumerate(figure.data) if t.fill == "tonexty")
+                high, low = (np.asarray(figure.data[i].y, float) for i in (at - 1, at))
+                widths.append((high - low).sum())
+        assert widths[0] > 1.5 * widths[1], draw

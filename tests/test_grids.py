@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from faults import mlworkbench, until
+from faults import kill, mlworkbench, until
 
 import mlworkbench as mw
 from mlworkbench.core.errors import UserError, WorkbenchError
@@ -24,6 +24,7 @@ from mlworkbench.core.settings import open_workbench
 from mlworkbench.data.commits import write_lake
 from mlworkbench.execution import grids
 from mlworkbench.execution.engine import tracked_run
+from mlworkbench.execution.fingerprints import code_beside, fingerprint
 from mlworkbench.execution.jobs import find_notebook
 from mlworkbench.execution.journal import log_read
 from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
@@ -68,8 +69,8 @@ def test_a_killed_grid_goes_on_with_what_is_missing(wb, torture, monkeypatch):
     )
     seed, table, many = random.randrange(10**6), [], 6
     chance = random.Random(seed)
-    for kill in range(20 if torture else 2):
-        wanted = range(kill * many, (kill + 1) * many)
+    for nth in range(20 if torture else 2):
+        wanted = range(nth * many, (nth + 1) * many)
         words = ("grid", "mine.ipynb", "-p", f"n={wanted[0]}:{wanted[-1]}", "--jobs", "2", "--json")
         done, opened = chance.randrange(many), chance.random() < 0.5
         grid = mlworkbench(*words, cwd=wb.root, wait=False)
@@ -83,7 +84,7 @@ def test_a_killed_grid_goes_on_with_what_is_missing(wb, torture, monkeypatch):
         found = json.loads(out)
         rows = [r for r in list_runs(wb=wb) if r.params["n"] in wanted]
         states = Counter(r.state for r in rows)
-        table.append((kill, done, opened, len(found["reused"]), states["interrupted"]))
+        table.append((nth, done, opened, len(found["reused"]), states["interrupted"]))
         finished = {
             r.params["n"]: r.metrics["score"]["value"] for r in rows if r.state == "finished"
         }
@@ -178,6 +179,56 @@ def test_two_grids_at_once_lose_nothing(wb):
     assert sorted(r.metrics["score"]["value"] for r in finished) == list(range(12))
 
 
+SLOW = """import mlworkbench as mw, pathlib, time
+pathlib.Path(f"began-{n}").touch()
+while not pathlib.Path("go").exists(): time.sleep(0.05)
+mw.log_metric('score', n)"""
+
+
+@contextlib.contextmanager
+def another_grid(wb, *words: str):
+    """The command in a process that ends with the block, whatever happens in it."""
+    grid = mlworkbench("grid", "mine.ipynb", *words, "--json", cwd=wb.root, wait=False)
+    try:
+        yield grid
+    finally:
+        kill(grid)
+
+
+def test_two_grids_that_overlap_execute_what_they_share_once(wb):
+    job = notebook(wb, "n: int = 0", SLOW)
+    began = lambda *all_: all((wb.root / f"began-{n}").exists() for n in all_)  # noqa: E731
+    with another_grid(wb, "-p", "n=1:2", "--jobs", "2") as first, ThreadPoolExecutor(1) as pool:
+        try:
+            assert until(lambda: began(1, 2), 90)
+            second = pool.submit(mw.grid, job, n=[1, 2, 3], jobs=3, wb=wb)
+            assert until(lambda: began(3), 90)  # with more at once than there are cores
+        finally:
+            (wb.root / "go").touch()
+        made = json.loads(first.communicate(timeout=120)[0])
+        found = second.result()
+    assert [r.params["n"] for r in found.runs] == [3] and not found.failed
+    assert {r.run for r in found.reused} == {r["run"] for r in made["runs"]}
+    assert sorted(r.params["n"] for r in list_runs(wb=wb)) == [1, 2, 3]
+    assert len(list((wb.root / "runs").iterdir())) == 3  # and no folder of one that was not opened
+
+
+def test_a_shared_run_whose_process_dies_is_run_by_the_grid_that_waits(wb):
+    job = notebook(wb, "n: int = 0", SLOW)
+    with another_grid(wb, "-p", "n=1") as first, ThreadPoolExecutor(1) as pool:
+        try:
+            assert until((wb.root / "began-1").exists, 90)
+            second = pool.submit(mw.grid, job, n=[1, 2, 3], jobs=3, wb=wb)
+            assert until(lambda: any((wb.root / f"began-{n}").exists() for n in (2, 3)), 90)
+            kill(first)
+        finally:
+            (wb.root / "go").touch()
+        found = second.result()
+    assert sorted(r.params["n"] for r in found.runs) == [1, 2, 3] and not found.failed
+    states = sorted((r.params["n"], r.state) for r in list_runs(wb=wb))
+    assert states == [(1, "finished"), (1, "interrupted"), (2, "finished"), (3, "finished")]
+
+
 def test_a_place_is_taken_once_and_who_held_it_is_fenced(wb):
     """A worker that was cut off comes back: the run that took its place stands, the old one may not finish."""
     cut_off = open_run("one", marks={"place": "g:1"}, wb=wb)
@@ -222,6 +273,23 @@ def test_an_interrupt_ends_what_a_callers_executor_has_at_work(wb):
         assert pool.submit(int, "7").result() == 7
 
 
+def test_a_jobs_check_sees_what_it_looks_at_once(wb, monkeypatch):
+    """A check may read a whole table; a grid over what it does not look at asks it once."""
+    (wb.root / "theirs.py").write_text(
+        "def check(values, wb):\n    with open('seen', 'a') as f: f.write(values['table'] + ' ')\n"
+        "    if values.get('table') == 'c': raise ValueError\n"
+    )
+    monkeypatch.syspath_prepend(str(wb.root))
+    monkeypatch.chdir(wb.root)
+    job = notebook(wb, "table: str = 'a'\nn: int = 0")
+    book = nbformat.read(job, 4)
+    book.metadata["mlworkbench"] = {"check": "theirs:check"}
+    nbformat.write(book, job)
+    with pytest.raises(ValueError):
+        mw.grid(job, n="1:3", table=["a", "b", "c"], wb=wb)
+    assert (wb.root / "seen").read_text() == "a b c " and list_runs(wb=wb) == []
+
+
 def test_what_a_grid_cannot_do_is_refused_before_it_begins(wb):
     job = notebook(wb, "n: int = 0")
     with pytest.raises(UserError, match="a grid parks no kernels. Run the one .* --park 30"):
@@ -248,11 +316,11 @@ def test_a_changed_module_beside_the_notebook_makes_runs_anew(wb):
     packages = {}
     for text in ("x = 1\n", "x = 2\n"):
         helper.write_text(text)
-        beside = grids.code_beside(book, {}, wb)
-        counts.append(grids.fingerprint(book, {"n": 0}, packages, beside))
+        beside = code_beside(book, {}, wb)
+        counts.append(fingerprint(book, {"n": 0}, packages, beside))
     assert counts[0] != counts[1]
     shipped = find_notebook("train", wb)
-    assert grids.code_beside(shipped, {"view": ""}, wb) == {}
+    assert code_beside(shipped, {"view": ""}, wb) == {}
     found = mw.grid(job, n=[1], jobs=1, wb=wb)
     again = mw.grid(job, n=[1], jobs=1, wb=wb)
     helper.write_text("x = 3\n")

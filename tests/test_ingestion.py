@@ -22,13 +22,13 @@ from mlworkbench.core.errors import UserError
 from mlworkbench.data.catalog import declared_roles, snapshots, tables
 from mlworkbench.data.commits import lake_files, verify_files
 from mlworkbench.data.connections import data_path
-from mlworkbench.data.ingestion import checked_table, ingest
+from mlworkbench.data.fitting import checked_table
+from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.queries import sql
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 KEYS = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
-KEYS += ["contract"]
 
 
 @pytest.fixture
@@ -346,18 +346,18 @@ def test_random_ids_are_no_card_numbers(wb, write, start):
 
 KILLED = """
 import os, signal, sys
-from mlworkbench.data import commits, ingestion
+from mlworkbench.data import commits, ingestion, loading
 point, folder, source = sys.argv[1:]
 def die(*given, **more): os.kill(os.getpid(), signal.SIGKILL)
 real = commits._make_durable
 def late(wb, since): real(wb, since); die()
 if point == "rows written": commits._make_durable = die
 if point == "before commit": commits._make_durable = late
-if point == "after commit": ingestion._summary = die
+if point == "after commit": loading._summary = die
 if point == "between files":
-    real_load, seen = ingestion.load, []
+    real_load, seen = loading.load, []
     def load(*given, **more): seen.append(1) or len(seen) > 1 and die(); return real_load(*given, **more)
-    ingestion.load = load
+    loading.load = load
 ingestion.ingest([source, source + ".2"], table="t", wb=folder)
 """
 

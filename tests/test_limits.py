@@ -159,6 +159,21 @@ def test_two_hundred_megabytes_of_output_are_counted_not_kept(wb, wire):
     assert cells[1].outputs[0].text == "end\n"
 
 
+def test_what_is_printed_does_not_gather_in_the_kernel(wb, wire):
+    peak = (
+        "import resource; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000"
+    )
+    run = execute(
+        wb,
+        wire,
+        f"{peak}\nbefore = peak()",
+        "for _ in range(1000): print('x' * 100_000)",
+        "print(peak() - before)",
+    )
+    shown = nbformat.read(run.folder / "notebook.ipynb", 4).cells[-1].outputs
+    assert int(shown[0].text) < 75, "of 100 MB that were printed"
+
+
 def test_a_notebook_may_change_its_folder_its_environment_and_its_streams(wb, wire, tmp_path):
     before = (os.getcwd(), dict(os.environ))
     run = execute(

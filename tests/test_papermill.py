@@ -9,6 +9,7 @@ import papermill
 import pytest
 
 from mlworkbench.core.errors import UserError
+from mlworkbench.core.settings import open_workbench
 from mlworkbench.execution.record import list_runs
 
 META = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
@@ -42,6 +43,15 @@ def test_a_parameter_that_does_not_fit_is_refused_before_a_kernel_starts(wb, giv
     with pytest.raises(UserError, match=said):
         execute(wb, book(wb, *CELLS), **given)
     assert list_runs(wb=wb) == []
+
+
+def test_a_setting_takes_what_papermill_takes(wb):
+    file = wb.root / "settings.ini"
+    file.write_text(file.read_text().replace("undeclared = refuse", "undeclared = take"))
+    path = book(wb, *CELLS)
+    done = execute(open_workbench(wb.root), path, dept=3)
+    assert done.cells[-1].outputs[0].text.startswith("deep 6 ")
+    assert list_runs(wb=wb)[0].params == {"dept": 3}
 
 
 def test_runs_are_numbered_and_a_computed_default_may_be_given(wb):

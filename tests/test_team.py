@@ -1,8 +1,10 @@
 """A team of two on PostgreSQL, with logins and passwords; a private workbench comes in; nothing is doubled."""
 
 import json
+import os
 import signal
 
+import duckdb
 import pandas as pd
 import pytest
 from conftest import psycopg_connect
@@ -17,6 +19,7 @@ from mlworkbench.data.commits import verify_files
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.queries import sql
+from mlworkbench.data.turns import lake_turn
 from mlworkbench.desk.backup import export_backup, import_backup
 from mlworkbench.desk.examining import doctor
 from mlworkbench.desk.importing import import_workbench
@@ -169,6 +172,18 @@ def test_a_private_workbench_comes_in_once(team, postgres, tmp_path):
     assert not fault["valid"] and "imported chain" in fault["fault"]
 
 
+def test_a_login_outside_the_team_is_told_whom_to_ask(team, postgres, tmp_path):
+    """The database's owner is who a team has in common: another login is refused before it leaves anything."""
+    ann, _, name = team
+    postgres.run(f"REVOKE {name} FROM bob", f"GRANT ALL ON DATABASE {name} TO bob")
+    with pytest.raises(WorkbenchError, match=f"bob is no member of {name}") as refused:
+        create_workbench(tmp_path / "third", lake_catalog=postgres.url(name, "bob", tcp=True))
+    assert "GRANT" in refused.value.hint and not list((tmp_path / "third").glob("settings.ini*"))
+    postgres.run(f"GRANT {name} TO bob")
+    third = create_workbench(tmp_path / "third", lake_catalog=postgres.url(name, "bob", tcp=True))
+    assert third.files == ann.files
+
+
 IMPORT = """
 from mlworkbench.desk.importing import import_workbench
 print("done", import_workbench(sys.argv[2], wb)["runs"])
@@ -228,8 +243,62 @@ def test_the_doctor_after_kills(wb, tmp_path):
         "2 data files" in found["findings"][0]["what"] and "--mend" in found["findings"][0]["mend"]
     )
     code, out, err = mlworkbench("doctor", "--mend", "--json", cwd=wb.root)
-    assert json.loads(out) == {"well": True, "findings": [], "removed": 2}, err
+    told = json.loads(out)
+    assert (code, told["well"], told["removed"], len(told["names"])) == (0, True, 2, 2), err
     assert everything(wb) == before and doctor(wb)["well"]
     (wb.root / "lake" / "catalog.sqlite").rename(tmp_path / "gone")
+    code, out, err = mlworkbench("doctor", cwd=wb.root)
+    assert code == 1 and "catalog.sqlite is missing" in out
     lost = doctor(wb)
     assert not lost["well"] and "catalog.sqlite is missing" in lost["findings"][0]["what"]
+
+
+def test_the_doctor_on_permissions_evidence_and_contracts(tmp_path):
+    wb = private(tmp_path / "mine")
+    [version] = list_versions(wb=wb)
+    folder = wb.files / "runs" / version.run
+    assert doctor(wb)["well"]
+    model = next(folder.glob("*.cbm"))
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # its size stays
+    (wb.root / "work.sqlite").chmod(0o666)
+    (wb.root / "contracts").mkdir(exist_ok=True)
+    (wb.root / "contracts" / "later.yaml").write_text("kind: DataContract\n")
+    said = [f["what"] for f in doctor(wb)["findings"]]
+    assert len(said) == 3, said
+    assert "every user of this machine can write to" in said[0] and "work.sqlite" in said[0]
+    assert f"{model.name} of run {version.run}, which fraud@1 stands on, was changed" in said[1]
+    assert "later.yaml is no contract" in said[2]
+    model.write_bytes(whole)
+    (wb.root / "work.sqlite").chmod(0o600)
+    (wb.root / "contracts" / "later.yaml").unlink()
+    assert doctor(wb)["well"]
+
+
+def test_who_waits_is_told_for_whom(wb):
+    """A writer behind another says so on standard error, and the doctor names one that has it for long."""
+    sql("CREATE TABLE t AS SELECT 1 AS i", write=True, wb=wb)
+    with lake_turn(wb):
+        waits = mlworkbench("sql", "--write", "INSERT INTO t VALUES (2)", cwd=wb.root, wait=False)
+        line = waits.stderr.readline()
+        assert f"waiting for process {os.getpid()} (" in line and "to finish writing" in line
+        assert doctor(wb)["well"]  # for a moment is no finding
+        os.utime(wb.root / "lake" / ".turn", (0, 0))
+        [found] = doctor(wb)["findings"]
+        assert f"process {os.getpid()}" in found["what"] and f"kill {os.getpid()}" in found["mend"]
+    assert waits.communicate(timeout=300)[0] == "done\n" and waits.returncode == 0
+    assert sql("SELECT sum(i) FROM t", wb=wb).fetchone() == (3,)
+
+
+def test_one_large_file_tells_how_far_it_is(wb, tmp_path):
+    told = []
+    for n in (3_000_000, 30_000_000):  # a fast machine may need the larger one
+        query = (
+            f"COPY (SELECT range AS id, random() AS x FROM range({n})) TO '{tmp_path}/{n}.parquet'"
+        )
+        duckdb.sql(query)
+        progress = lambda done, text: told.append(done) if "writing" in text else None  # noqa: E731
+        ingest(tmp_path / f"{n}.parquet", table=f"t{n}", wb=wb, progress=progress)
+        if len(set(told)) > 2:
+            break
+    assert len(set(told)) > 2 and min(told) >= 0.5 and max(told) <= 0.9

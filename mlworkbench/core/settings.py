@@ -99,6 +99,13 @@ SETTINGS = (
         "0",
         "Memory that a run and its child processes may take together, such as 4GB; 0 is no limit.",
     ),
+    Setting(
+        "jobs",
+        "undeclared",
+        "refuse",
+        "Parameters that do not fit what the notebook declares, given to "
+        "`papermill --engine mlworkbench`: refuse, or take, as Papermill's own engine does.",
+    ),
     Setting("jobs", "output", "2MB", "Output of one cell that is kept; the rest is counted."),
     Setting(
         "jobs",

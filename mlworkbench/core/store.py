@@ -77,6 +77,7 @@ runs = sa.Table(
     Column("error", Text),
     Column("parent", Text),
     Column("attempt", Integer, nullable=False),
+    sa.Index("runs_by_length", sa.text("length(name)"), "name"),  # the highest number of a name
 )
 params = sa.Table(
     "params",
@@ -99,12 +100,14 @@ metrics = sa.Table(
     Column("n", Integer),
     Column("note", Text),
 )
+_LOOKED_FOR = sa.text("name = 'place' OR name = 'fingerprint'")  # by each run of a grid
 facts = sa.Table(
     "facts",
     metadata,
     Column("run", Text, ForeignKey("runs.run"), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("value", Text),
+    sa.Index("facts_by_value", "value", sqlite_where=_LOOKED_FOR, postgresql_where=_LOOKED_FOR),
 )
 packages = sa.Table(
     "packages",
@@ -420,9 +423,24 @@ def _owner(connection: sa.Connection) -> str:
     ).scalar()
 
 
+def _refuse_strangers(connection: sa.Connection, owner: str) -> None:
+    """Refuse a login that the others, or that would not reach the others' rows."""
+    login, database, member = connection.exec_driver_sql(
+        "SELECT quote_ident(current_user), quote_ident(current_database()), "
+        "pg_has_role(datdba, 'MEMBER') FROM pg_database WHERE datname = current_database()"
+    ).one()
+    if not member:
+        raise WorkbenchError(
+            f"{login} is no member of {owner}, who owns the database {database}: a team shares it through its owner",
+            f"As {owner}: CREATE ROLE {database}_team; ALTER DATABASE {database} OWNER TO "
+            f"{database}_team; GRANT {database}_team TO {login}, and each of the others",
+        )
+
+
 def _open_to_team(connection: sa.Connection) -> None:
     """Let whoever is a member of the database's owner use what this login makes in it."""
     owner = _owner(connection)
+    _refuse_strangers(connection, owner)
     for schema in ("work", "optuna"):
         if not sa.inspect(connection).has_schema(schema):
             connection.exec_driver_sql(f"CREATE SCHEMA {schema}")

@@ -26,7 +26,7 @@ from ..core.errors import UserError, nearest
 from ..core.markup import Listing
 from ..core.settings import Workbench, open_workbench
 from ..core.store import reading, tags
-from .connections import current_snapshot, lake_cursor, quoted
+from .connections import current_snapshot, lake_cursor, lake_state, quoted
 
 
 # %% ../../nbs/2_data/02_catalog.ipynb #de802d34
@@ -45,22 +45,19 @@ def tables(at: "int | str | None" = None, wb: Workbench | None = None) -> list[d
         ``table``, ``rows``, ``columns`` (how many), ``snapshot`` (the newest one that changed it).
     """
     wb = open_workbench(wb)
-    con = lake_cursor(wb, snapshot_number(at, wb))
-    found = con.execute(
-        "SELECT table_name, column_count FROM duckdb_tables() WHERE database_name = 'lake' "
-        "AND schema_name = 'main' AND NOT starts_with(table_name, 'mlw_') ORDER BY table_name"
-    ).fetchall()
-    changed = last_changes(at, wb)
-    return Listing(
-        {
-            "table": name,
-            "rows": con.execute(f"SELECT count(*) FROM lake.main.{quoted(name)}").fetchone()[0],
-            "columns": columns,
-            "snapshot": changed.get(name.lower()),
-        }
-        for name, columns in found
-        if name != "predictions"
-    )
+    changed, found = last_changes(at, wb), Listing()
+    with lake_state(wb, snapshot_number(at, wb)) as con:
+        known = con.execute(
+            "SELECT table_name, column_count FROM duckdb_tables() WHERE database_name = 'lake' "
+            "AND schema_name = 'main' AND NOT starts_with(table_name, 'mlw_') ORDER BY table_name"
+        ).fetchall()
+        for name, columns in known:
+            if name != "predictions":
+                count = f"SELECT count(*) FROM lake.main.{quoted(name)}"
+                (rows,) = con.execute(count).fetchone()
+                told = {"table": name, "rows": rows, "columns": columns}
+                found.append(told | {"snapshot": changed.get(name.lower())})
+    return found
 
 
 # %% ../../nbs/2_data/02_catalog.ipynb #68677c4c
@@ -90,16 +87,14 @@ def snapshots(table: str | None = None, wb: Workbench | None = None) -> list[dic
         ``snapshot``, ``at`` (UTC), ``author``, ``message``, ``run`` (the run that wrote it, or
         None) and ``tables`` (the ones changed), oldest first.
     """
-    con = lake_cursor(wb)
-    names = dict(
-        con.execute(
+    with lake_state(wb) as con:
+        names = con.execute(
             "SELECT table_id, table_name FROM __ducklake_metadata_lake.ducklake_table"
         ).fetchall()
-    )
-    rows = con.execute(
-        "SELECT snapshot_id, make_timestamp(epoch_us(snapshot_time)), author, commit_message, commit_extra_info, changes "
-        "FROM lake.snapshots() ORDER BY snapshot_id"
-    ).fetchall()
+        rows = con.execute(
+            "SELECT snapshot_id, make_timestamp(epoch_us(snapshot_time)), author, commit_message, "
+            "commit_extra_info, changes FROM lake.snapshots() ORDER BY snapshot_id"
+        ).fetchall()
     found = [
         {
             "snapshot": number,
@@ -107,7 +102,7 @@ def snapshots(table: str | None = None, wb: Workbench | None = None) -> list[dic
             "author": author,
             "message": message,
             "run": json.loads(extra or "{}").get("run"),
-            "tables": _changed_tables(changes or {}, names),
+            "tables": _changed_tables(changes or {}, dict(names)),
         }
         for number, moment, author, message, extra, changes in rows
     ]

@@ -55,6 +55,7 @@ class Rule:
     reason: str
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #83ce6e0b
 _NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL")
 
 
@@ -71,6 +72,7 @@ def _value(value: object, kind: str, name: str) -> str:
     return f"CAST({literal(str(value))} AS {kind})"
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #b1571b5e
 _WORDS = {
     "exclusiveMinimum": ("above", "{value} <= {limit}", "is not above"),
     "exclusiveMaximum": ("below", "{value} >= {limit}", "is not below"),
@@ -128,6 +130,7 @@ def _of_column(p: Promise, kind: str, name: str, key: bool) -> Iterable[Rule]:
         )
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #c2f304a1
 def rules(
     contract: Contract,
     columns: Mapping[str, str],
@@ -180,6 +183,7 @@ def rules(
     return found
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #48ba15cd
 def broken_sql(found: Iterable[Rule]) -> str:
     """The condition that a row breaks one of the rules."""
     return " OR ".join(f"coalesce({r.condition}, false)" for r in found) or "false"
@@ -233,6 +237,7 @@ class Checked:
         }
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #e031e22f
 def _form(contract: Contract, columns: Mapping[str, str]) -> list[dict]:
     """What the columns themselves are not as promised."""
     types = {n.lower(): kind for n, kind in columns.items()}
@@ -258,6 +263,7 @@ def as_stored(contract: Contract) -> Contract:
     return replace(contract, columns=tuple(columns))
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #856fb953
 def check_select(
     con: duckdb.DuckDBPyConnection, source: str, contract: Contract, columns: Mapping[str, str]
 ) -> Checked:
@@ -316,6 +322,7 @@ def _age(moment: dt.datetime | dt.date) -> dt.timedelta:
     return dt.datetime.now(dt.UTC).replace(tzinfo=None) - then
 
 
+# %% ../../nbs/2_data/05_checks.ipynb #bfc963f2
 def check_table(
     table: str, at: "int | str | None" = None, wb: Workbench | str | Path | None = None
 ) -> Checked:

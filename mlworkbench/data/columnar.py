@@ -74,6 +74,7 @@ def _exactly(value: str, kind: str, want: str) -> str:
     return ""
 
 
+# %% ../../nbs/2_data/05_columnar.ipynb #3f68f5cb
 def typed_select(
     described: Sequence[tuple],
     source: str,

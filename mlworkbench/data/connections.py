@@ -13,12 +13,15 @@ __all__ = [
     "lake_cursor",
     "catalog_identity",
     "current_snapshot",
+    "lake_state",
 ]
 
 # %% ../../nbs/2_data/01_connections.ipynb #754db3f5
+import contextlib
 import functools
 import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -211,3 +214,23 @@ def catalog_identity(wb: Workbench) -> int:
 def current_snapshot(con: duckdb.DuckDBPyConnection) -> int:
     """The newest snapshot that a connection sees."""
     return con.execute("SELECT id FROM lake.current_snapshot()").fetchone()[0]
+
+
+# %% ../../nbs/2_data/01_connections.ipynb #1a4e0002
+@contextlib.contextmanager
+def lake_state(
+    wb: Workbench | None = None, at: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A cursor that only reads, and answers every question of the block from one state of the lake.
+
+    Parameters
+    ----------
+    wb, at
+        As for `lake_cursor`.
+    """
+    con = lake_cursor(wb, at)
+    con.execute("BEGIN")
+    try:
+        yield con
+    finally:
+        con.execute("ROLLBACK")

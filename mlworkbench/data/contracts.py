@@ -14,6 +14,7 @@ __all__ = [
     "contract_file",
     "read_file",
     "edited",
+    "passed_over",
     "write_contract",
     "infer_contract",
     "find_contract",
@@ -41,7 +42,7 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, actor, open_workbench
 from .catalog import declare_roles, table_columns
 from .commits import write_lake
-from .connections import lake_cursor
+from .connections import lake_cursor, lake_state
 from .doors import shortened
 from mlworkbench.data.odcs import (
     MOST_TEXT,
@@ -148,6 +149,7 @@ def _with_rows(contract: Contract, rows: Mapping[str, Mapping[str, str]]) -> Con
     return replace(contract, key=key, columns=columns)
 
 
+# %% ../../nbs/2_data/03_contracts.ipynb #57d45d2d
 def _rows(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for role, column, value in con.execute(
@@ -232,21 +234,25 @@ def _sha256(text: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _read(text: str, where: str, table: str) -> Contract:
-    """Read a contract, its types as DuckDB writes them where it has them."""
-    contract = read_contract(text, where, table)
+def _kept_contract(text: str, table: str) -> Contract:
+    """A contract that was understood when it was kept; by another DuckDB, perhaps."""
     with duckdb.connect() as con:
-        columns = tuple(replace(p, type=_spelt(con, p.type)) for p in contract.columns)
-    return replace(contract, columns=columns)
+        return _spelt(con, read_contract(text, "the kept contract", table))
 
 
-def _spelt(con: duckdb.DuckDBPyConnection, kind: str) -> str:
-    try:
-        return kind and str(con.sqltype(kind))
-    except duckdb.Error:
-        return kind
+def _spelt(con: duckdb.DuckDBPyConnection, contract: Contract) -> Contract:
+    """A contract with its types as DuckDB writes them, where it has them."""
+
+    def spelt(p: Promise) -> Promise:
+        try:
+            return replace(p, type=p.type and str(con.sqltype(p.type)))
+        except duckdb.Error:
+            return p
+
+    return replace(contract, columns=tuple(spelt(p) for p in contract.columns))
 
 
+# %% ../../nbs/2_data/03_contracts.ipynb #9ef0840c
 @lru_cache(maxsize=64)
 def understood(text: str, where: str, table: str) -> Contract:
     """Read a contract that somebody wrote, and refuse what nobody could act on.
@@ -266,14 +272,14 @@ def understood(text: str, where: str, table: str) -> Contract:
         A span that is none, a type that DuckDB does not have, a limit of another type, a pattern
         that is no regular expression; with file and column.
     """
-    contract = _read(text, where, table)
+    contract = read_contract(text, where, table)
     with _named(f"{where}: freshness"):
         span(contract.freshness)
     with duckdb.connect() as con:
         for p in contract.columns:
             with _named(f"{where}: column {p.name}"):
                 _try(con, p)
-    return contract
+        return _spelt(con, contract)
 
 
 def _try(con: duckdb.DuckDBPyConnection, p: Promise) -> None:
@@ -302,6 +308,7 @@ def _named(place: str) -> Iterator[None]:
         raise UserError(f"{place}: {shortened(err)}", "Mend that line; nothing was kept") from err
 
 
+# %% ../../nbs/2_data/03_contracts.ipynb #be710362
 def keep_contract(
     con: duckdb.DuckDBPyConnection, contract: Contract, text: str = ""
 ) -> Kept | None:
@@ -321,7 +328,7 @@ def keep_contract(
         The new version; None where the newest says the same.
     """
     held = _kept(con, contract.table)
-    was = _read(held[-1].text, "the kept contract", contract.table) if held else None
+    was = _kept_contract(held[-1].text, contract.table) if held else None
     said = changes(was, contract) if was else [("the first version", False)]
     breaking = any(b for _, b in said)
     if not text and was and said:
@@ -372,6 +379,14 @@ def edited(table: str, wb: Workbench, held: Sequence[Kept] | None = None) -> str
     text = read_file(path)
     held = _kept(lake_cursor(wb), table) if held is None else held
     return "" if _sha256(text) in {k.sha256 for k in held} else text
+
+
+def passed_over(table: str, wb: Workbench) -> Kept | None:
+    """The earlier version whose text a table's file has, and which counts no more; None where it is not so."""
+    path, held = contract_file(table, wb), contract_versions(table, wb)
+    digest = _sha256(read_file(path)) if path.is_file() else ""
+    same = [k for k in held if k.sha256 == digest]
+    return same[-1] if same and same[-1].version < held[-1].version else None
 
 
 def write_contract(table: str, wb: Workbench) -> Path | None:
@@ -436,13 +451,12 @@ def find_contract(table: str, wb: Workbench | str | Path | None = None) -> Contr
         There is neither a table nor a contract of that name, or the file is none.
     """
     wb = open_workbench(wb)
-    con = lake_cursor(wb)
-    held = _kept(con, table)
+    with lake_state(wb) as con:
+        held, rows = _kept(con, table), _rows(con, table)
     if text := edited(table, wb, held):
         return understood(text, str(contract_file(table, wb)), table)
-    rows = _rows(con, table)
     if held:
-        return _with_rows(_read(held[-1].text, "the kept contract", table), rows)
+        return _with_rows(_kept_contract(held[-1].text, table), rows)
     columns = table_columns(table, wb=wb)
     guess = infer_contract(table, columns)
     return _with_rows(guess, declared(guess) | rows)
@@ -467,10 +481,11 @@ def roles(table: str, wb: Workbench | str | Path | None = None) -> Roles:
         The table's contract file was edited, and is no contract now.
     """
     wb = open_workbench(wb)
-    con = lake_cursor(wb)
-    if contract_file(table, wb).is_file() and (text := edited(table, wb)):
-        return _roles(declared(understood(text, str(contract_file(table, wb)), table)))
-    return _roles(_rows(con, table))
+    file = contract_file(table, wb)
+    with lake_state(wb) as con:
+        rows = _rows(con, table)
+        text = edited(table, wb, _kept(con, table)) if file.is_file() else ""
+    return _roles(declared(understood(text, str(file), table)) if text else rows)
 
 
 # %% ../../nbs/2_data/03_contracts.ipynb #d1c0167d
@@ -507,6 +522,7 @@ def declare(table: str, wb: Workbench | str | Path | None = None, **given: Any) 
     return roles(table, wb)
 
 
+# %% ../../nbs/2_data/03_contracts.ipynb #bdaaf02e
 def adopt(table: str, wb: Workbench | str | Path | None = None) -> Kept | None:
     """Keep a table's contract: what was edited, or what is inferred where there is none yet.
 

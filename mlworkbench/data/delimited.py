@@ -14,9 +14,10 @@ import duckdb
 from ..core.errors import UserError
 from .columns import Column, checked_names, doubtful, fits, propose, tolerant
 from .connections import literal, quoted
+from .dialects import Dialect, find_dialect
 from .files import Found, beginning
 from .parts import Part, apart, could_be_cards, explained, readable
-from .records import MOST_BYTES, Counted, Dialect, count_records, find_dialect
+from .records import MOST_BYTES, Counted, count_records
 from .scratch import Scratch
 
 

@@ -84,6 +84,7 @@ class Target:
     key: tuple[str, ...] = ()
 
 
+# %% ../../nbs/2_data/05_fitting.ipynb #9ec040f9
 def find_target(con: duckdb.DuckDBPyConnection, table: str) -> Target:
     """Look a table up, on any connection to the lake.
 
@@ -146,6 +147,7 @@ def difference(
     return said
 
 
+# %% ../../nbs/2_data/05_fitting.ipynb #3d85b67a
 def common_types(parts: Sequence[Part]) -> dict[str, str]:
     """Find types that hold the rows of several files, and refuse files of other columns.
 
@@ -236,6 +238,7 @@ def checked_key(
     return found or target.key
 
 
+# %% ../../nbs/2_data/05_fitting.ipynb #33b01ed2
 def refuse_broken_key(con: duckdb.DuckDBPyConnection, table: str, key: Sequence[str]) -> None:
     """Refuse a table whose key is not unique or not filled.
 
@@ -290,6 +293,7 @@ class Evolution:
         return bool(self.new or self.retyped)
 
 
+# %% ../../nbs/2_data/05_fitting.ipynb #8e998bb9
 def evolution(
     parts: Sequence[Part],
     need: dict[str, str],
@@ -356,6 +360,7 @@ def _retyped(part: Part, need: dict[str, str]) -> dict[str, str]:
     }
 
 
+# %% ../../nbs/2_data/05_fitting.ipynb #c4b07875
 def evolve_table(con: duckdb.DuckDBPyConnection, table: str, change: Evolution) -> None:
     """Change a table, in a lake transaction.
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from ..core.errors import UserError
+from ..core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import (
     Workbench,
     checked_catalog,
@@ -141,7 +141,11 @@ def _begun(root: Path, text: str) -> tuple[Workbench, dict[str, str]]:
     (root / "settings.ini.new").write_text(text)
     wb = Workbench(root, read_settings(root / "settings.ini.new"))
     (root / "lake").mkdir(exist_ok=True)
-    return wb, create_store(wb)
+    try:
+        return wb, create_store(wb)
+    except WorkbenchError:
+        (root / "settings.ini.new").unlink()
+        raise
 
 
 # %% ../../nbs/2_data/03_lake.ipynb #76246750

@@ -211,8 +211,17 @@ def _options(of: dict, where: str) -> dict:
 def _unchecked(of: dict) -> list[str]:
     """What is promised of a column, and what nothing checks."""
     words = [w for w in of.get("logicalTypeOptions") or {} if w in _UNCHECKED]
-    words += [w for w in ("unique", "quality") if of.get(w) and not of.get("primaryKey")]
-    return [f"{word} of {of['name']}" for word in words]
+    words += ["unique"] if of.get("unique") and not of.get("primaryKey") else []
+    return [f"{word} of {of['name']}" for word in [*words, *_quality(of)]]
+
+
+def _quality(of: dict) -> list[str]:
+    """The quality rules of a column or a table, by the name that they have."""
+    named = (
+        next((r[w] for w in ("name", "metric", "rule", "type") if r.get(w)), "without a name")
+        for r in of.get("quality") or []
+    )
+    return [f"quality rule {name}" for name in named]
 
 
 def _promise(of: dict, where: str) -> Promise:
@@ -347,7 +356,7 @@ def _contract(document: dict, schema: dict, where: str) -> Contract:
         _freshness(document),
         (
             *[w for p in held for w in _unchecked(p)],
-            *(["quality"] if schema.get("quality") else []),
+            *(f"{word} of the table" for word in _quality(schema)),
         ),
         str(document.get("version") or "1.0.0"),
         document,

@@ -30,8 +30,9 @@ import duckdb
 
 from ..core.errors import UserError
 from ..core.progress import Progress, silent
+from .dialects import Dialect
 from .files import Found, chunks, unchanged
-from .records import Dialect, Torn
+from .records import Torn
 from .scratch import Scratch, nameless
 
 

@@ -22,10 +22,10 @@ from .columnar import carefully, json_part, parquet_part
 from .columns import propose
 from .connections import quoted
 from .delimited import csv_part, dialect_of
+from .dialects import first_rows
 from .files import Found, beginning, expand, look
 from .frames import frame_part, kind_of
 from .parts import Part, apart
-from .records import first_rows
 from .scratch import Scratch, copies
 
 
@@ -78,6 +78,7 @@ def _part(
     return carefully(part, wanted) if careful else part
 
 
+# %% ../../nbs/2_data/07_reading.ipynb #a1b19b7c
 @contextlib.contextmanager
 def read_source(
     source: Any,

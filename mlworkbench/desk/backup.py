@@ -115,6 +115,7 @@ def export_backup(target: "str | Path", wb: Workbench | None = None) -> dict:
     }
 
 
+# %% ../../nbs/7_desk/02_backup.ipynb #ddb55a49
 def _folders(wb: Workbench) -> dict[str, Path]:
     """The folders that are copied as they are; notebooks that lie elsewhere are not the workbench's."""
     found = {"runs": wb.files / "runs", "models": wb.files / "models"}
@@ -136,6 +137,7 @@ def _refuse_links(folder: Path, wb: Workbench) -> None:
             )
 
 
+# %% ../../nbs/7_desk/02_backup.ipynb #e34feed0
 def _settled(root: Path) -> None:
     """Bring what SQLite keeps beside its files into them, and take that away."""
     for file in [*root.glob("*.sqlite"), root / "lake" / "catalog.sqlite"]:
@@ -145,6 +147,7 @@ def _settled(root: Path) -> None:
             file.with_name(file.name + kind).unlink(missing_ok=True)
 
 
+# %% ../../nbs/7_desk/02_backup.ipynb #825283b1
 def _fill(copy: Workbench, wb: Workbench) -> None:
     copy.root.mkdir()
     files = _copy_databases(wb, copy)
@@ -237,6 +240,7 @@ def _unpack(backup: Path, folder: Path) -> None:
         ) from err
 
 
+# %% ../../nbs/7_desk/02_backup.ipynb #f781963a
 def _check_manifest(root: Path, backup: Path) -> None:
     try:
         files = json.loads((root / "manifest.json").read_text())["files"]

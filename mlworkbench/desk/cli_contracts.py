@@ -61,7 +61,13 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
         "versions": rows,
         "quarantined": len(quarantined(table, wb)),
     }
-    note = "# edited and not yet kept: `mlworkbench contract check` keeps it\n" if waits else ""
+    there = held.contract_file(found.table, wb).is_file()
+    note = f"# {answer['file']}" + (
+        "" if there else " is not there yet: `contract infer` writes it"
+    )
+    note += (
+        "\n# edited and not yet kept: `mlworkbench contract check` keeps it\n" if waits else "\n"
+    )
     note += (
         f"# {answer['quarantined']:,} rows are in quarantine: `mlworkbench contract replay {table}`\n"
         if answer["quarantined"]
@@ -70,6 +76,7 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
     return answer, as_table(rows) if versions else note + contract_text(found).rstrip()
 
 
+# %% ../../nbs/7_desk/09_cli_contracts.ipynb #c686ce18
 @command(contract, "infer")
 @click.argument("table")
 @click.option(
@@ -106,21 +113,6 @@ def contract_infer(table: str, source: str | None, wb: Any) -> tuple[Any, str]:
 
 
 # %% ../../nbs/7_desk/09_cli_contracts.ipynb #d9dcf8a8
-def _passed_over(table: str, wb: Any) -> str:
-    """What to say where the file is the text of an earlier version, which counts no more."""
-    from mlworkbench.data import contracts as held
-
-    file, kept = held.contract_file(table, wb), held.contract_versions(table, wb)
-    text = held.read_file(file) if file.is_file() else ""
-    old = [k.version for k in kept if k.text == text]
-    if not old or old[-1] == kept[-1].version:
-        return ""
-    return (
-        f"; {file.name} was the text of version {old[-1]}, and is that of {kept[-1].version} now: "
-        f"`mlworkbench contract restore {table} {old[-1]}` goes back"
-    )
-
-
 @command(contract, "check")
 @click.argument("table")
 @click.option("--at", metavar="SNAPSHOT", help="The table as of a snapshot or tag.")
@@ -135,12 +127,16 @@ def contract_check(table: str, at: str | None, wb: Any) -> tuple[Any, str]:
     """
     from mlworkbench.core.errors import WorkbenchError
     from mlworkbench.data.checks import check_table
-    from mlworkbench.data.contracts import adopt
+    from mlworkbench.data.contracts import adopt, passed_over
 
-    passed = _passed_over(table, wb)
-    kept = adopt(table, wb)
+    old, kept = passed_over(table, wb), adopt(table, wb)
     found = check_table(table, at, wb)
-    note = f"; kept version {kept.version}: {kept.changes}" if kept else passed
+    note = f"; kept version {kept.version}: {kept.changes}" if kept else ""
+    if old:
+        note = (
+            f"; {table}.yaml was the text of version {old.version}, which counts no more, and is "
+            f"that of the newest now: `mlworkbench contract restore {table} {old.version}` goes back"
+        )
     if not found.holds:
         said = [
             f"{f['column']} is not {f['promise']}"
@@ -157,6 +153,7 @@ def contract_check(table: str, at: str | None, wb: Any) -> tuple[Any, str]:
     }, f"{table}: {found.rows:,} rows keep the contract{note}"
 
 
+# %% ../../nbs/7_desk/09_cli_contracts.ipynb #bd5ec20f
 @command(contract, "restore")
 @click.argument("table")
 @click.argument("version", type=int)
@@ -176,6 +173,7 @@ def contract_restore(table: str, version: int, wb: Any) -> tuple[Any, str]:
     return {"table": table, "version": now}, f"{table}: {said}"
 
 
+# %% ../../nbs/7_desk/09_cli_contracts.ipynb #ce7eda64
 @command(contract, "replay")
 @click.argument("table")
 @click.option(

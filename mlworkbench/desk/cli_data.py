@@ -134,18 +134,17 @@ def ingest(sources: tuple[str, ...], table: str, wb: Any, **options: Any) -> tup
 
     with progress_bar("ingest") as progress:
         found = take(list(sources), table=table, wb=wb, progress=progress, **options)
-    document = {k: v for k, v in found.items() if k != "contract"}  # its keys are promised
-    return document, _taken(found, options["dry_run"])
+    return found, _taken(found, options["dry_run"])
 
 
-def _taken(found: dict, dry_run: bool) -> str:
+def _taken(found: Any, dry_run: bool) -> str:
     parts = [f"{found['added']:,} rows added"]
     parts += [f"{found['updated']:,} updated"] if found["updated"] else []
     parts += [f"{found['unchanged']:,} were there already"] if found["unchanged"] else []
     parts += [f"{found['quarantined']:,} in quarantine"] if found["quarantined"] else []
     told = f"{found['table']}: {', '.join(parts)}, of {found['rows']:,}"
-    if found["contract"] and not found["contract"].endswith(": the first version"):
-        told += f"; contract {found['contract']}"
+    if found.contract and not found.contract.endswith(": the first version"):
+        told += f"; contract {found.contract}"
     return (
         f"{told}; nothing was changed (--dry-run)"
         if dry_run

@@ -33,18 +33,21 @@ def given_params(pairs: tuple[str, ...], file: str | None) -> dict:
     Raises
     ------
     UserError
-        A pair without ``=``, or a file that is not a mapping.
+        A pair without ``=``, a name given twice, or a file that is not a mapping.
     """
     from mlworkbench.core.errors import UserError
     from mlworkbench.execution.parameters import read_values
 
     found: dict = read_values(file) if file else {}
+    written: dict[str, str] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign:
             raise UserError(f"-p {pair} has no value", f"Write -p {pair}=VALUE")
-        found[name.strip()] = value
-    return found
+        if (name := name.strip()) in written:
+            raise UserError(f"{name} is given twice", "Give -p each name once; a grid takes 4,6,8")
+        written[name] = value
+    return found | written
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #4e000b7a

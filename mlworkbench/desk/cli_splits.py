@@ -53,6 +53,7 @@ def split_keep(name: str, wb: Any, **options: Any) -> tuple[Any, str]:
     return _plain(kept), f"{said}. Use it with -p split=kept:{name}"
 
 
+# %% ../../nbs/7_desk/09_cli_splits.ipynb #7f1e8026
 @command(split, "list")
 def split_list(wb: Any) -> tuple[Any, str]:
     """List the splits that are kept.

@@ -77,6 +77,7 @@ def diff(
     return found, found["sql"] if as_sql else _diff_text(found)
 
 
+# %% ../../nbs/7_desk/09_cli_upkeep.ipynb #0b952eb5
 def _diff_text(found: dict) -> str:
     lines = [
         f"{found['table']} from snapshot {found['before']} to {found['after']}: {found['added']:,} rows added, "
@@ -262,6 +263,9 @@ def import_workbench(folder: str, wb: Any) -> tuple[Any, str]:
 
     found = bring(folder, wb)
     said = f"{len(found['tables']):,} tables are here, {found['runs']:,} runs and {found['events']:,} events are new"
+    said += " (`mlworkbench sql 'from work.chains'`)" if found["events"] else ""
+    said += f"; registered: {', '.join(found['versions'])}" if found["versions"] else ""
+    tags = ", ".join(found["tags"])
     return found, said + (
-        f"; registered: {', '.join(found['versions'])}" if found["versions"] else ""
+        f"; tags name moments of that lake and stay there: {tags}" if tags else ""
     )

@@ -34,6 +34,7 @@ from mlworkbench.core.store import (
 from ..data.catalog import snapshots, table_columns, tables
 from ..data.commits import verify_files, write_lake
 from ..data.connections import lake_cursor, quoted
+from ..data.history import list_tags
 from ..data.upkeep import referred_snapshots
 from ..execution.record import RUN_ID, sweep
 from ..registry.promotion import verify_audit
@@ -304,7 +305,7 @@ def import_workbench(folder: "str | Path", wb: Workbench | None = None) -> dict:
     -------
     dict
         ``tables`` (names), ``runs``, ``versions`` and ``events`` (how many are new here; versions
-        by name), ``log`` (the id of its chain).
+        by name), ``log`` (the id of its chain), ``tags`` (names that stay behind).
 
     Raises
     ------
@@ -343,5 +344,6 @@ def import_workbench(folder: "str | Path", wb: Workbench | None = None) -> dict:
         "runs": len(new),
         "versions": brought,
         "events": len(chain) - before,
+        "tags": [t["tag"] for t in list_tags(source)],
         "log": log,
     }

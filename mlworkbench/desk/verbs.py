@@ -364,7 +364,8 @@ def simulate(
         As ``ingest`` returns.
     """
     from mlworkbench.data.contracts import declare
-    from mlworkbench.data.ingestion import checked_table, ingest
+    from mlworkbench.data.fitting import checked_table
+    from mlworkbench.data.ingestion import ingest
     from mlworkbench.data.simulation import simulate_cards
 
     if what != "cards":

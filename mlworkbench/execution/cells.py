@@ -202,6 +202,10 @@ class CellShell(InteractiveShell):
         error = {"ename": etype.__name__, "evalue": str(evalue), "traceback": list(stb)}
         self.sheet.show(_output("error", **error))
 
+    def _tee(self, channel):
+        """Keep nothing of what is printed: IPython's history would have all of it, and the sheet has it."""
+        return contextlib.nullcontext()
+
     def ask_exit(self):
         """End the notebook here."""
         self.left = True

@@ -33,7 +33,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
-from ..core.errors import WorkbenchError
+from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from mlworkbench.execution.limits import (
@@ -261,7 +261,11 @@ def _check_given(nb: Any, values: dict) -> None:
     assigned = {n.id for n in ast.walk(tree) if isinstance(getattr(n, "ctx", None), ast.Store)}
     declared = notebook_parameters(nb)
     free = assigned - {p.name for p in declared}
-    check_parameters(declared, {n: v for n, v in values.items() if n not in free})
+    try:
+        check_parameters(declared, {n: v for n, v in values.items() if n not in free})
+    except UserError as err:
+        hint = f"{err.hint}; `undeclared = take` below [jobs] in settings.ini runs it all the same"
+        raise UserError(err.message, hint) from err
 
 
 class WorkbenchEngine(NBClientEngine):
@@ -272,7 +276,7 @@ class WorkbenchEngine(NBClientEngine):
         """Execute a notebook; what is secret in it is taken out before Papermill saves it anywhere."""
         wb = open_workbench(options.pop("wb", None))
         values = dict(nb.metadata.get("papermill", {}).get("parameters", {}))
-        if "tracked" not in options:
+        if "tracked" not in options and wb.setting("jobs", "undeclared") != "take":
             _check_given(nb, values)
         secrets = secret_values(wb, values)
         sources = {}

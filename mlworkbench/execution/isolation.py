@@ -47,7 +47,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import mlworkbench
@@ -511,8 +511,11 @@ def run_kernel(argv: list[str], watched: int | None) -> int:
     quiet = [] if asked else ["--HistoryManager.hist_file=:memory:"]
     parent = int(os.environ.get("JPY_PARENT_PID") or 0)
     try:
-        app = _kernel_app(watched).instance(parent_handle=parent)
+        pieces = "mlworkbench.execution.streams.Pieces"
+        app = _kernel_app(watched).instance(parent_handle=parent, outstream_class=pieces)
         app.initialize([*argv, *quiet])
+        if "MLWORKBENCH_RUN" in os.environ:  # what is printed is in the executed notebook
+            app.shell._tee = lambda channel: nullcontext()  # IPython would keep all of it
         app.start()
         app.control_thread.stop()
         app.control_thread.join(2)

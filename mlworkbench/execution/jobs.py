@@ -11,7 +11,7 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,29 @@ def find_notebook(job: "str | Path", wb: Workbench | None = None) -> Path:
 
 
 # %% ../../nbs/3_execution/09_jobs.ipynb #a72db08f
-def _check_job(notebook: dict, path: Path, values: dict, wb: Workbench) -> None:
+class _Noted(Mapping):
+    """Parameters that note which of them a check looks at."""
+
+    def __init__(self, values: dict):
+        self.values_, self.seen = values, set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return self.values_[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self.seen |= self.values_.keys()
+        return iter(self.values_)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+    def __or__(self, other: dict) -> dict:
+        return dict(self) | other
+
+
+def _check_job(notebook: dict, path: Path, values: dict, wb: Workbench, passed: list) -> None:
+    """Have a job's own check look at its parameters, unless it has seen those it looks at."""
     named = notebook["metadata"].get("mlworkbench", {}).get("check")
     if not named:
         return
@@ -64,7 +86,10 @@ def _check_job(notebook: dict, path: Path, values: dict, wb: Workbench) -> None:
         raise UserError(
             f"{path} names a check that is not there: {named}", "Mend the notebook's metadata"
         ) from err
-    check(values, wb)
+    if not any(all(values.get(n) == v for n, v in seen.items()) for seen in passed):
+        noted = _Noted(values)
+        check(noted, wb)
+        passed.append({n: values.get(n) for n in noted.seen})
 
 
 def prepare_job(job: "str | Path", given: dict, wb: Workbench | None = None) -> tuple[Path, dict]:
@@ -91,8 +116,21 @@ def prepare_job(job: "str | Path", given: dict, wb: Workbench | None = None) -> 
     return path, job_values(path, read_notebook(path), given, wb)
 
 
-def job_values(path: Path, notebook: dict, given: dict, wb: Workbench) -> dict:
+def job_values(
+    path: Path, notebook: dict, given: dict, wb: Workbench, passed: list | None = None
+) -> dict:
     """Every parameter of a notebook in its type: those given, checked, and the others' defaults.
+
+    Parameters
+    ----------
+    path : Path
+    notebook : dict
+        As read from there.
+    given : dict
+    wb : Workbench
+    passed : list of dict, optional
+        What the job's own check has looked at and passed so far: a grid is not checked for what
+        its runs have in common at each of them. This one's is added.
 
     Raises
     ------
@@ -106,7 +144,7 @@ def job_values(path: Path, notebook: dict, given: dict, wb: Workbench) -> dict:
             "Tag the cell that sets them with 'parameters'",
         )
     values = check_parameters(declared, given)
-    _check_job(notebook, path, values, wb)
+    _check_job(notebook, path, values, wb, [] if passed is None else passed)
     return values
 
 

@@ -27,7 +27,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading, runs
 from ..data.catalog import last_changes
-from .grids import code_beside, fingerprint, finished_twins
+from .fingerprints import code_beside, fingerprint, finished_twins
 from .jobs import find_notebook, prepare_job, run_prepared, tracked_run
 from .journal import log_fact
 from mlworkbench.execution.parameters import (

@@ -6,6 +6,8 @@
 __all__ = [
     "STATES",
     "RUN_ID",
+    "IS_PLACE",
+    "IS_FINGERPRINT",
     "METRICS",
     "Run",
     "new_id",
@@ -15,6 +17,7 @@ __all__ = [
     "open_run",
     "keep_code",
     "Taken",
+    "Twin",
     "write_params",
     "close_run",
     "settle_run",
@@ -41,9 +44,11 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -285,6 +290,7 @@ def open_run(
     parent: str | None = None,
     attempt: int = 1,
     marks: dict[str, str] | None = None,
+    since: dt.datetime | None = None,
     wb: Workbench | None = None,
 ) -> Run:
     """Record that a run has begun, and hold its lock.
@@ -307,12 +313,21 @@ def open_run(
         Which one it is, where a run is tried again.
     marks : dict of str to str, optional
         Facts to record with it.
+    since : datetime, optional
+        When somebody looked for a run with the fingerprint among the marks; nobody, when not given.
     wb : Workbench, optional
 
     Returns
     -------
     Run
         In the state ``running``.
+
+    Raises
+    ------
+    Taken
+        Another run has finished in its place.
+    Twin
+        Another run with its fingerprint is at work, or has finished since then.
     """
     wb = open_workbench(wb)
     run, secrets = new_id(), secret_values(wb, values)
@@ -324,9 +339,11 @@ def open_run(
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": unknown} if unknown else {}
     given = redact_tree(values or {}, secrets)
-    with writing(wb) as db:
+    with _given_up(folder), writing(wb) as db:
         if "place" in known:
             _take_place(db, known["place"])
+        if since is not None:
+            _refuse_twin(db, known["fingerprint"], since)
         row["name"] = name or _numbered(db, notebook.stem if notebook else kind)
         db.execute(runs.insert(), row)
         db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
@@ -388,6 +405,17 @@ def _keep_source(notebook: Path, folder: Path, secrets: tuple[str, ...]) -> None
     (folder / "source.ipynb").write_text(text + "\n", encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _given_up(folder: Path) -> Iterator[None]:
+    """Take back the folder of a run that is not opened after all."""
+    try:
+        yield
+    except BaseException:
+        _release(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 # %% ../../nbs/3_execution/01_record.ipynb #a48e8010
 class Taken(WorkbenchError):
     """The place of a run is taken: it has finished already."""
@@ -397,10 +425,30 @@ class Taken(WorkbenchError):
         self.run = run
 
 
+class Twin(WorkbenchError):
+    """Another run with the same fingerprint is at work, or has finished since somebody looked."""
+
+    def __init__(self, run: str):
+        super().__init__(f"run {run} is the same")
+        self.run = run
+
+
+IS_PLACE, IS_FINGERPRINT = (sa.text(f"facts.name = '{n}'") for n in ("place", "fingerprint"))
+
+
+def _refuse_twin(db: sa.Connection, mark: str, since: dt.datetime) -> None:
+    """Refuse where a run with this fingerprint is at work, or has finished since a moment."""
+    fresh = (runs.c.state == "finished") & (runs.c.ended >= since)
+    same = sa.select(runs.c.run).join(facts, facts.c.run == runs.c.run)
+    same = same.where(IS_FINGERPRINT, facts.c.value == mark, fresh | (runs.c.state == "running"))
+    if (run := db.scalar(same.limit(1))) is not None:
+        raise Twin(run)
+
+
 def _take_place(db: sa.Connection, place: str) -> None:
     """Declare dead whoever runs in a place; refuse when somebody has finished there."""
     there = sa.select(runs.c.run, runs.c.state).join(facts, facts.c.run == runs.c.run)
-    there = db.execute(there.where(facts.c.name == "place", facts.c.value == place)).all()
+    there = db.execute(there.where(IS_PLACE, facts.c.value == place)).all()
     for run, state in there:
         if state == "finished":
             raise Taken(run)

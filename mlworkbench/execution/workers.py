@@ -20,9 +20,10 @@ from typing import Any
 
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench, open_workbench
+from .fingerprints import await_twin
 from .jobs import run_prepared
 from .limits import Stopped
-from .record import Taken
+from .record import Taken, Twin
 
 
 # %% ../../nbs/3_execution/10_workers.ipynb #e2863de0
@@ -47,7 +48,7 @@ def run_one(
     wire: bool = False,
     weight: "tuple[int, int]" = (1, 0),
     stop: threading.Event | None = None,
-) -> str:
+) -> tuple[str, bool]:
     """Run one job of many; all arguments but the last are plain data, so any executor can carry them.
 
     Parameters
@@ -59,7 +60,7 @@ def run_one(
     wb : Workbench or str
         The workbench, or its folder.
     about : dict
-        ``experiment`` and ``marks``, as for ``open_run``.
+        ``experiment``, ``marks`` and ``since``, as for ``open_run``.
     retries : int
         How often to try again what fails with an error that passes by itself.
     wire : bool
@@ -71,18 +72,14 @@ def run_one(
 
     Returns
     -------
-    str
-        The id of the run that stands in this place.
+    (str, bool)
+        The id of the run that stands in this place, and whether it is another's that is reused.
     """
     wb = open_workbench(wb)
-    about = dict(about)
+    how = {"wire": wire, "stop": stop, "wb": wb}
     for attempt in range(1, retries + 2):
         try:
-            with cores(*weight, stop=stop):
-                how = {"wire": wire, "stop": stop, "attempt": attempt, "wb": wb}
-                return run_prepared(Path(path), values, **how, **about)
-        except Taken as taken:
-            return taken.run
+            return _run_or_reuse(Path(path), values, about, weight, attempt=attempt, **how)
         except Stopped:
             raise
         except WorkbenchError as err:
@@ -92,6 +89,24 @@ def run_one(
         if (stop or threading.Event()).wait(wait):
             raise KeyboardInterrupt
     raise AssertionError("every attempt returns or raises")
+
+
+def _run_or_reuse(
+    path: Path, values: dict, about: dict, weight: "tuple[int, int]", **how: Any
+) -> tuple[str, bool]:
+    """Run a job; where another run is the same and at work, wait for that, and reuse what it made."""
+    while True:
+        try:
+            with cores(*weight, stop=how["stop"]):
+                return run_prepared(path, values, **how, **about), False
+        except Taken as taken:
+            return taken.run, False
+        except Twin as twin:
+            mark = about["marks"]["fingerprint"]
+            reused, since = await_twin(twin.run, mark, how["wb"], how["stop"])
+            if reused:
+                return reused, True
+            about = about | {"since": since}
 
 
 def is_transient(error: str, wb: Workbench) -> bool:

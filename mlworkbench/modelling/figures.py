@@ -25,6 +25,7 @@ import plotly.graph_objects as go
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..core.errors import WorkbenchError
+from .bands import group_effects, ranked_effects
 from .labels import label_lines
 from .metrics import checked
 from .resampling import Difference
@@ -55,11 +56,14 @@ class Scored:
         The run's name.
     label, score : array_like, shape (n,)
         Truth (0 or 1) and scores.
+    entity : array_like, shape (n,), optional
+        Whose row it is; bands then take whole entities as units.
     """
 
     name: str
     label: np.ndarray
     score: np.ndarray
+    entity: np.ndarray | None = None
 
 
 def _each(curves: Sequence[Scored]):
@@ -76,7 +80,17 @@ def _each(curves: Sequence[Scored]):
     if len(said) > 1:
         return rows, "on different rows"
     n, positive = said.pop()
-    return rows, f"{n:,} rows, {positive:,} positives; bands 95%, rows taken as independent"
+    units = "rows taken as independent" if any(c.entity is None for c in curves) else "by entity"
+    return rows, f"{n:,} rows, {positive:,} positives; bands 95%, {units}"
+
+
+def _band(curve: Scored, which: int, looked, hits, of) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval along a curve, of recall (0) or precision (1) with so many rows looked at."""
+    effect = np.ones(len(hits))
+    if curve.entity is not None:
+        along = ranked_effects(curve.label, curve.score, curve.entity)[which]
+        effect = along[np.clip(np.rint(looked).astype(int) - 1, 0, len(along) - 1)]
+    return wilson(hits / effect, of / effect)
 
 
 def roc(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = False) -> go.Figure:
@@ -103,7 +117,8 @@ def roc(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = Fa
     for place, (curve, r) in enumerate(zip(curves, rows, strict=True)):
         fpr, tpr, _ = roc_curve(r.label, r.score)
         fpr, tpr = thinned(fpr, tpr)
-        low, high = wilson(tpr * r.label.sum(), np.full(len(tpr), r.label.sum()))
+        hits, of = tpr * r.label.sum(), np.full(len(tpr), r.label.sum())
+        low, high = _band(curve, 0, hits + fpr * (len(r.label) - of), hits, of)
         hover = "false alarms %{x:.3f}<br>found %{y:.3f}"
         draw_line(figure, fpr, tpr, curve.name, place, dark, low, high, hover)
     return _shares(figure)
@@ -139,7 +154,8 @@ def precision_recall(
         found = recall > 0  # before the first one is found there is no precision to show
         recall, precision = thinned(recall[found][::-1], precision[found][::-1])
         hits = recall * r.label.sum()
-        low, high = wilson(hits, hits / np.maximum(precision, 1e-12))
+        looked = hits / np.maximum(precision, 1e-12)
+        low, high = _band(curve, 1, looked, hits, looked)
         hover = "found %{x:.3f}<br>right %{y:.3f}"
         draw_line(figure, recall, precision, curve.name, place, dark, low, high, hover)
     return _shares(figure)
@@ -155,7 +171,8 @@ def gain(curves: Sequence[Scored], *, subject: str = "Positives", dark: bool = F
         fpr, tpr, _ = roc_curve(r.label, r.score)
         rate = r.label.mean()
         seen, found = thinned(tpr * rate + fpr * (1 - rate), tpr)
-        low, high = wilson(found * r.label.sum(), np.full(len(found), r.label.sum()))
+        hits, of = found * r.label.sum(), np.full(len(found), r.label.sum())
+        low, high = _band(curve, 0, seen * len(r.label), hits, of)
         hover = "looked at %{x:.3f}<br>found %{y:.3f}"
         draw_line(figure, seen, found, curve.name, place, dark, low, high, hover)
     return _shares(figure)
@@ -199,7 +216,10 @@ def calibration(
         keep = many > 0
         said_by = np.bincount(group, r.score, len(many))[keep] / many[keep]
         hits = np.bincount(group, r.label, len(many))[keep]
-        happened, (low, high) = hits / many[keep], wilson(hits, many[keep])
+        effect = np.ones(len(hits))
+        if curve.entity is not None:
+            effect = group_effects(r.label, group, curve.entity)[keep[: group.max() + 1]]
+        happened, (low, high) = hits / many[keep], wilson(hits / effect, many[keep] / effect)
         hover = "said %{x:.3f}<br>happened %{y:.3f}"
         draw_line(figure, said_by, happened, curve.name, place, dark, hover=hover)
         colour = (DARK if dark else LIGHT).palette[place % 8]

@@ -82,7 +82,7 @@ def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
 def _curves(e: Evidence) -> dict:
     if e.task != "binary":
         return multi_figures(e.task, e.label, e.score, e.classes)
-    one = [Scored(e.run.name, e.label, e.score)]
+    one = [Scored(e.run.name, e.label, e.score, e.column("entity"))]
     found = {"roc": roc(one), "precision_recall": precision_recall(one), "gain": gain(one)}
     if e.score.min() >= 0 and e.score.max() <= 1:
         found["scores"] = score_histogram(one[0])
@@ -119,7 +119,7 @@ def calibration_section(e: Evidence) -> tuple[Section, list[str]]:
         sentence[0].upper() + sentence[1:] + ".",
     )
     alarm = "recalibrate" in sentence and error.p < 0.05
-    figures = {"calibration": calibration([Scored(e.run.name, y, s)])}
+    figures = {"calibration": calibration([Scored(e.run.name, y, s, entity)])}
     section = Section("May the score be taken at its word?", words, {"calibration": table}, figures)
     return section, [f"Calibration: {sentence}."] if alarm else []
 

@@ -53,7 +53,8 @@ def scored_runs(comparison: Comparison) -> list[Scored]:
     if comparison.task != "binary":
         raise UserError(f"a {comparison.task} task has no such curve", "Look at its metrics")
     shared, names = comparison.shared, run_names(comparison.runs)
-    return [Scored(n, shared.label, s) for n, s in zip(names, shared.scores, strict=True)]
+    each = zip(names, shared.scores, strict=True)
+    return [Scored(n, shared.label, s, shared.entity) for n, s in each]
 
 
 # %% ../../nbs/4_modelling/10_sides.ipynb #9ce331c3

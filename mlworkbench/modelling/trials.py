@@ -35,7 +35,8 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading, writing
 from ..core.store import runs as run_table
 from ..execution.executors import without_main
-from ..execution.grids import fingerprint, shared_threads, stop_pool
+from ..execution.fingerprints import fingerprint
+from ..execution.grids import shared_threads, stop_pool
 from ..execution.jobs import find_notebook, prepare_job, run_job
 from ..execution.journal import log_fact
 from mlworkbench.execution.parameters import (

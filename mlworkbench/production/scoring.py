@@ -20,7 +20,7 @@ from ..data.catalog import key_sql, newest_snapshot, table_columns
 from ..data.commits import write_lake
 from ..data.connections import lake_cursor, literal, quoted
 from ..data.contracts import roles
-from ..data.ingestion import checked_table
+from ..data.fitting import checked_table
 from ..modelling.datasets import feature_columns
 from ..modelling.training import predict_scores
 from ..registry.versions import Version, get_version, load_model
