@@ -329,7 +329,7 @@ def test_a_grid_with_a_failure_prints_its_document_and_ends_with_1(wb):
 
 def test_a_grid_that_stops_leaves_the_callers_executor_open():
     with ThreadPoolExecutor(1) as pool:
-        grids._stop(pool, [], ours=False)
+        grids.stop_pool(pool, [], ours=False)
         assert pool.submit(int, "7").result() == 7
 
 

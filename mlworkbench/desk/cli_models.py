@@ -17,11 +17,12 @@ __all__ = [
     "audit_log",
 ]
 
-# %% ../../nbs/7_desk/09_cli_models.ipynb #2452b240
+# %% ../../nbs/7_desk/09_cli_models.ipynb #5599fec2
 from typing import Any
 
 import click
 
+from ..core.errors import WorkbenchError
 from .cli_data import cli
 from .commands import as_table, command
 
@@ -59,33 +60,25 @@ def models(wb: Any) -> tuple[Any, str]:
 
 # %% ../../nbs/7_desk/09_cli_models.ipynb #a0168acb
 def _gates_text(request: Any) -> str:
-    rows = [
-        {"gate": g.gate, "result": g.result, "required": g.required, "evidence": g.evidence}
+    """A request and its gates as lines, the required ones marked."""
+    what = f"{request.model}@{request.version} to {request.alias} is {request.state}"
+    lines = [
+        f"  {'*' if g.required else ' '} {g.result:<11} {g.gate:<15} {g.evidence}"
         for g in request.gates
     ]
-    lines = [
-        f"  {'*' if r['required'] else ' '} {r['result']:<11} {r['gate']:<15} {r['evidence']}"
-        for r in rows
-    ]
-    return "\n".join(
-        [
-            f"request {request.request}: {request.model}@{request.version} to {request.alias} is {request.state}",
-            *lines,
-            "  * required",
-        ]
-    )
+    return "\n".join([f"request {request.request}: {what}", *lines, "  * required"])
 
 
-def _refused(request: Any) -> None:
-    from mlworkbench.core.errors import WorkbenchError
-
+def _refused(request: Any) -> WorkbenchError:
+    """The error of a refused request, with the first required gate that did not pass."""
     failed = next(g for g in request.gates if g.required and g.result != "pass")
-    raise WorkbenchError(
+    return WorkbenchError(
         f"request {request.request} is refused: the gate {failed.gate} says {failed.result}: {failed.evidence}",
         "It is recorded; see `mlworkbench requests`",
     )
 
 
+# %% ../../nbs/7_desk/09_cli_models.ipynb #47bd397e
 @command(cli, "promote")
 @click.argument("version")
 @click.option(
@@ -104,7 +97,7 @@ def promote(version: str, alias: str, reason: str, wb: Any) -> tuple[Any, str]:
     found = ask(version, alias, reason, wb)
     if found.state == "refused":
         click.echo(_gates_text(found), err=True)
-        _refused(found)
+        raise _refused(found)
     return found, f"{_gates_text(found)}\nNext: mlworkbench approve {found.request} --reason TEXT"
 
 
@@ -216,7 +209,6 @@ def audit_verify(head: str | None, wb: Any) -> tuple[Any, str]:
     Example:
       mlworkbench audit verify
     """
-    from mlworkbench.core.errors import WorkbenchError
     from mlworkbench.registry.promotion import verify_audit
 
     found = verify_audit(head, wb)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["report"]
 
-# %% ../../nbs/7_desk/09_cli_report.ipynb #49885487
+# %% ../../nbs/7_desk/09_cli_report.ipynb #0f3b31d3
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ from .cli_data import cli
 from .commands import command
 
 
-# %% ../../nbs/7_desk/09_cli_report.ipynb #18fadc0a
+# %% ../../nbs/7_desk/09_cli_report.ipynb #a9d0e631
+def _said(found: Any, page: Path) -> str:
+    """A report's findings as lines, alarms marked; then what could not be said."""
+    alarms, said = set(found.alarms), [f"{found.name} ({found.run}): {found.about}", ""]
+    said += [f"{'!' if f in alarms else '·'} {f}" for f in found.findings]
+    return "\n".join([*said, "", *(f"not said: {u}" for u in found.unsaid), f"page: {page}"])
+
+
 @command(cli, "report")
 @click.argument("run")
 @click.option("--output", type=click.Path(dir_okay=False), help="Also write the page to this file.")
@@ -41,7 +48,4 @@ def report(run: str, output: str | None, split: str, wb: Any) -> tuple[Any, str]
     page = wb.files / "runs" / found.run / "report.html"
     if output:
         page = write_page(found, Path(output))
-    alarms, said = set(found.alarms), [f"{found.name} ({found.run}): {found.about}", ""]
-    said += [f"{'!' if f in alarms else '·'} {f}" for f in found.findings]
-    said += ["", *(f"not said: {u}" for u in found.unsaid), f"page: {page}"]
-    return found.as_json() | {"page": str(page)}, "\n".join(said)
+    return found.as_json() | {"page": str(page)}, _said(found, page)

@@ -7,6 +7,8 @@ __all__ = ["harmless", "relation_text", "write_relation"]
 
 # %% ../../nbs/7_desk/04_output.ipynb #8a880c37
 import contextlib
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,7 @@ def harmless(text: Any) -> Any:
     return text
 
 
-def _rows(relation: duckdb.DuckDBPyRelation) -> tuple[list[str], list[tuple]]:
-    with _explained():
-        return relation.columns, relation.fetchall()
-
-
+# %% ../../nbs/7_desk/04_output.ipynb #befffb07
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     try:
@@ -43,6 +41,11 @@ def _explained() -> Iterator[None]:
         raise UserError(
             f"the query fails: {shortened(err)}", "Check the SQL and the values"
         ) from err
+
+
+def _rows(relation: duckdb.DuckDBPyRelation) -> tuple[list[str], list[tuple]]:
+    with _explained():
+        return relation.columns, relation.fetchall()
 
 
 def relation_text(relation: duckdb.DuckDBPyRelation, form: str) -> tuple[list[dict], str]:
@@ -65,9 +68,6 @@ def relation_text(relation: duckdb.DuckDBPyRelation, form: str) -> tuple[list[di
     if form == "json":
         return rows, to_json(rows)
     if form == "csv":
-        import csv
-        import io
-
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([harmless(n) for n in names])

@@ -127,6 +127,7 @@ class Tuning:
         }
 
 
+# %% ../../nbs/7_desk/05_verbs.ipynb #160c9b28
 def tune(
     job: str = "tune",
     *,

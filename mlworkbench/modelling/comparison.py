@@ -9,9 +9,9 @@ __all__ = [
     "Comparison",
     "plain_numbers",
     "compare_runs",
+    "comparison_html",
     "against_rows",
     "paired_tests_text",
-    "comparison_html",
 ]
 
 # %% ../../nbs/4_modelling/09_comparison.ipynb #b337786c
@@ -29,7 +29,7 @@ from ..execution.record import Run, get_run
 from .censoring import Censoring, uncensored
 from .differing import Differs, what_differs
 from .metrics import metric_table
-from .resampling import Difference, Interval, intervals
+from .resampling import Difference, Interval, how_sure, intervals
 from .sharing import SharedRows, measured, shared_rows
 from .slices import holm
 from .textbook import delong, mcnemar
@@ -62,6 +62,7 @@ def weekly(shared: SharedRows, leading: str, **options: Any) -> dict[str, Differ
     return found
 
 
+# %% ../../nbs/4_modelling/09_comparison.ipynb #e94538ca
 def _hangs_on(
     shared: SharedRows, weeks: dict, d: Difference, asked: Worth, not_worse: bool, drawn: dict
 ) -> str:
@@ -209,16 +210,6 @@ def _table(
     ]
 
 
-def _tests(shared: SharedRows, flagged: list) -> dict:
-    """DeLong's and McNemar's tests of the second run against the first (binary tasks)."""
-    if shared.task != "binary" or shared.weight is not None:
-        return {}
-    one = delong(shared.label, *shared.scores[:2])
-    two = mcnemar(shared.label, *(f.astype(int) for f in flagged[:2]))
-    counts = {"only_first": two.only_a, "only_second": two.only_b, "p": two.p}
-    return {"delong": plain_numbers(one), "mcnemar": counts}
-
-
 # %% ../../nbs/4_modelling/09_comparison.ipynb #cd13e0dc
 def compare_runs(
     runs: "list[Run | str]",
@@ -268,8 +259,7 @@ def compare_runs(
             f"{len({r.run for r in found})} different runs cannot be compared", "Give two to ten"
         )
     shared, censoring = uncensored(shared_rows(found, wb=wb), wb)
-    drawn: dict[str, Any] = {"level": level or float(wb.setting("compare", "confidence"))}
-    drawn["resamples"] = resamples or int(wb.setting("compare", "resamples"))
+    drawn = how_sure(wb, level, resamples)
     common = {"entity": shared.entity, "weight": shared.weight, "classes": shared.classes or None}
     values = [intervals(shared.task, shared.label, s, **common, **drawn) for s in shared.scores]
     differences = measured(shared, **drawn)
@@ -280,10 +270,7 @@ def compare_runs(
     if metric and asked.money:
         hint = "Give worth in the metric, or leave --metric out"
         raise UserError(f"worth is money, and the metric asked for is {metric}", hint)
-    against = {found[1].run: differences[leading]}
-    for place in range(2, len(found)):
-        one = measured(shared, 0, place, metrics=[leading], **drawn)
-        against[found[place].run] = one[leading]
+    against = _against_first(shared, differences[leading], leading, drawn)
     corrected = dict(zip(against, holm([d.p for d in against.values()]).tolist(), strict=True))
     weeks = weekly(shared, leading, **_quicker(drawn))
     facts = _facts(shared, drawn["level"], list(corrected.values()))
@@ -291,16 +278,12 @@ def compare_runs(
     if censoring.refused:
         verdicts = dict.fromkeys(verdicts, "cannot tell")
     if asked.money:
-        difference, facts = (
-            _money_a_month(money, asked),
-            replace(facts, unit=asked.unit, corrected=None),
-        )
+        difference = _money_a_month(money, asked)
+        facts = replace(facts, unit=asked.unit, corrected=None)
     else:
         difference = differences[leading]
-        facts = replace(facts, by_week=tuple(w.value for w in weeks.values()))
-        facts = replace(
-            facts, fragile=_hangs_on(shared, weeks, difference, asked, not_worse, drawn)
-        )
+        fragile = _hangs_on(shared, weeks, difference, asked, not_worse, drawn)
+        facts = replace(facts, by_week=tuple(w.value for w in weeks.values()), fragile=fragile)
     said = _told(verdict(difference, facts, worth=asked.value, not_worse=not_worse), censoring)
     return Comparison(
         found,
@@ -331,6 +314,17 @@ def _leading(metric: str, task: str, measured_: dict) -> str:
     return metric or next(m for m in metric_table(task) if m in measured_)
 
 
+def _against_first(
+    shared: SharedRows, second: Difference, leading: str, drawn: dict
+) -> dict[str, Difference]:
+    """The leading metric's difference of each run to the first; the second's is known."""
+    others = [r.run for r in shared.runs[1:]]
+    found = {others[0]: second}
+    for place, run in enumerate(others[1:], 2):
+        found[run] = measured(shared, 0, place, metrics=[leading], **drawn)[leading]
+    return found
+
+
 def _verdicts(
     against: dict, corrected: dict, facts: Facts, asked: Worth, not_worse: bool
 ) -> dict[str, str]:
@@ -356,6 +350,17 @@ def _told(said: Verdict, censoring: Censoring) -> Verdict:
 def _quicker(drawn: dict) -> dict:
     """Return fewer resamples, for what is looked at by the dozen."""
     return drawn | {"resamples": min(400, drawn["resamples"])}
+
+
+# %% ../../nbs/4_modelling/09_comparison.ipynb #9ad8ba72
+def _tests(shared: SharedRows, flagged: list) -> dict:
+    """DeLong's and McNemar's tests of the second run against the first (binary tasks)."""
+    if shared.task != "binary" or shared.weight is not None:
+        return {}
+    one = delong(shared.label, *shared.scores[:2])
+    two = mcnemar(shared.label, *(f.astype(int) for f in flagged[:2]))
+    counts = {"only_first": two.only_a, "only_second": two.only_b, "p": two.p}
+    return {"delong": plain_numbers(one), "mcnemar": counts}
 
 
 def _money_a_month(money: Difference | None, asked: Worth) -> Difference:
@@ -388,35 +393,6 @@ def _plural(entity: str) -> str:
 
 
 # %% ../../nbs/4_modelling/09_comparison.ipynb #f644f31f
-def against_rows(found: Comparison) -> list[dict]:
-    """A line for each run that is held against the first: difference, interval, p values, verdict."""
-    first, *others = _names(found)
-    return [
-        {f"against {first}": n, "metric": found.leading, "difference": _number(d.value)}
-        | {"low": _number(d.low), "high": _number(d.high), "p": _number(d.p)}
-        | {"p_holm": _number(found.corrected[r]), "verdict": found.verdicts[r]}
-        for n, (r, d) in zip(others, found.against.items(), strict=True)
-    ]
-
-
-def paired_tests_text(found: Comparison) -> str:
-    """DeLong's and McNemar's tests in a sentence each; empty where the task has none."""
-    if not found.tests:
-        return ""
-    one, two, (first, second, *_) = found.tests["delong"], found.tests["mcnemar"], _names(found)
-    text = "DeLong: no difference in any pair of rows."
-    if None not in one.values():
-        text = f"DeLong: AUC differs by {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}), p {one['p']:.2g}."
-    text += f" McNemar: {two['only_first']:,} rows only {first} decides right, {two['only_second']:,} only {second}, p {two['p']:.2g}."
-    return text + " Both take rows as independent."
-
-
-def _names(found: Comparison) -> list[str]:
-    names = [r.name for r in found.runs]
-    several = len(set(names)) < len(names)
-    return [f"{r.name} ({r.run})" for r in found.runs] if several else names
-
-
 def comparison_html(found: Comparison) -> Html:
     """A comparison as HTML: verdict, metrics with drawn intervals, parameters that differ."""
     names = _names(found)
@@ -464,6 +440,7 @@ def _code_html(found: Comparison) -> Html:
     return Html(text)
 
 
+# %% ../../nbs/4_modelling/09_comparison.ipynb #8ed34b2f
 def _drawn(metric: str, difference: dict) -> Html:
     value, low, high = (difference[k] for k in ("value", "low", "high"))
     if low is None or high is None:
@@ -482,3 +459,33 @@ def _spanned(value: dict, sign: str = "") -> Html:
         return Html(middle)
     span = quiet(f"{value['low']:{sign}.4f} to {value['high']:{sign}.4f}")
     return Html(f"{middle} {span}")
+
+
+# %% ../../nbs/4_modelling/09_comparison.ipynb #5042648a
+def against_rows(found: Comparison) -> list[dict]:
+    """A line for each run that is held against the first: difference, interval, p values, verdict."""
+    first, *others = _names(found)
+    return [
+        {f"against {first}": n, "metric": found.leading, "difference": _number(d.value)}
+        | {"low": _number(d.low), "high": _number(d.high), "p": _number(d.p)}
+        | {"p_holm": _number(found.corrected[r]), "verdict": found.verdicts[r]}
+        for n, (r, d) in zip(others, found.against.items(), strict=True)
+    ]
+
+
+def paired_tests_text(found: Comparison) -> str:
+    """DeLong's and McNemar's tests in a sentence each; empty where the task has none."""
+    if not found.tests:
+        return ""
+    one, two, (first, second, *_) = found.tests["delong"], found.tests["mcnemar"], _names(found)
+    text = "DeLong: no difference in any pair of rows."
+    if None not in one.values():
+        text = f"DeLong: AUC differs by {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}), p {one['p']:.2g}."
+    text += f" McNemar: {two['only_first']:,} rows only {first} decides right, {two['only_second']:,} only {second}, p {two['p']:.2g}."
+    return text + " Both take rows as independent."
+
+
+def _names(found: Comparison) -> list[str]:
+    names = [r.name for r in found.runs]
+    several = len(set(names)) < len(names)
+    return [f"{r.name} ({r.run})" for r in found.runs] if several else names

@@ -319,9 +319,8 @@ def describe_problem(
     roles = _roles(values, known, declared_roles(values["table"], wb))
     if view:
         roles["key"] = _joining_key(values, known, view, roles["key"], wb)
-    con, target = lake_cursor(wb), quoted(values["target"])
-    query = f"SELECT DISTINCT {target} FROM lake.main.{quoted(values['table'])} AT (VERSION => {snapshot}) WHERE {target} IS NOT NULL LIMIT 1000"
-    distinct = sorted(r[0] for r in con.execute(query).fetchall())
+    con = lake_cursor(wb)
+    distinct = _distinct(values["table"], values["target"], con, snapshot)
     task, classes = _task(values, known[values["target"]], distinct)
     said = contract_roles(values["table"], wb)
     never = _never_features(said, wb)
@@ -335,15 +334,7 @@ def describe_problem(
     if split.kind == "kept":
         _check_kept(split.name, values, roles["key"], wb)
     gap = _gap(values, split.kind, wb)
-    by = {
-        "time": f"by time ({roles['time']})",
-        "grouped": f"at random, whole values of {roles['entity']}",
-        "random": "at random by the row's key",
-        "stratified": f"at random by the row's key, with the same shares of {values['target']}",
-        "kept": f"as kept under the name {split.name}",
-    }
-    notes.append(f"split {by.get(split.kind, str(split))}")
-    notes += [f"{gap} before a test are no training: labels were not known"] if gap else []
+    notes += _split_notes(split, roles, values["target"], gap)
     return Problem(
         values["table"],
         values["target"],
@@ -358,6 +349,26 @@ def describe_problem(
         gap=gap,
         monotone=monotone,
     )
+
+
+def _distinct(table: str, target: str, con: Any, snapshot: int) -> list:
+    """The target's values in order, a thousand of them at most."""
+    at, column = f"AT (VERSION => {snapshot})", quoted(target)
+    query = f"SELECT DISTINCT {column} FROM lake.main.{quoted(table)} {at} WHERE {column} IS NOT NULL LIMIT 1000"
+    return sorted(row[0] for row in con.execute(query).fetchall())
+
+
+def _split_notes(split: Any, roles: dict, target: str, gap: str) -> list[str]:
+    """Say for the record how rows are divided."""
+    by = {
+        "time": f"by time ({roles['time']})",
+        "grouped": f"at random, whole values of {roles['entity']}",
+        "random": "at random by the row's key",
+        "stratified": f"at random by the row's key, with the same shares of {target}",
+        "kept": f"as kept under the name {split.name}",
+    }
+    left_out = [f"{gap} before a test are no training: labels were not known"] if gap else []
+    return [f"split {by.get(split.kind, str(split))}", *left_out]
 
 
 def _joining_key(values: dict, known: dict, view: dict, key: tuple, wb: Workbench) -> tuple:

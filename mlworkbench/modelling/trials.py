@@ -34,9 +34,9 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading, writing
 from ..core.store import runs as run_table
-from ..execution import grids
 from ..execution.executors import without_main
 from ..execution.fingerprints import fingerprint
+from ..execution.grids import shared_threads, stop_pool
 from ..execution.jobs import find_notebook, prepare_job, run_job
 from ..execution.journal import log_fact
 from mlworkbench.execution.parameters import (
@@ -174,6 +174,7 @@ def _of_trial(study: str, number: int, wb: Workbench) -> Run | None:
     return get_run(found[-1], wb=wb) if found else None
 
 
+# %% ../../nbs/4_modelling/11_trials.ipynb #64c1c1ec
 def run_value(run: Run, metric: str, wb: Workbench) -> tuple[float | None, str]:
     """The value of a trial's run and the split it was measured on; None where there is none."""
     with reading(wb) as db:
@@ -343,6 +344,7 @@ class NotebookStudy:
     optimism: float | None = None
 
 
+# %% ../../nbs/4_modelling/11_trials.ipynb #6e2d51aa
 def tune_notebook(
     job: "str | Path",
     given: dict,
@@ -398,6 +400,28 @@ def tune_notebook(
     notebook = find_notebook(job, wb)
     parameters = notebook_parameters(read_notebook(notebook))
     space, fixed = notebook_space(parameters, given)
+    higher = _direction(metric, higher)
+    if trials < 0 or minutes < 0 or jobs < 1 or not (trials or minutes):
+        raise UserError(
+            f"trials={trials}, minutes={minutes}, jobs={jobs} are no budget",
+            "Use trials=30 or minutes=5",
+        )
+    values = prepare_job(notebook, fixed | {n: _middle(d) for n, d in space.items()}, wb)[1]
+    told = {n: optuna.distributions.distribution_to_json(d) for n, d in sorted(space.items())}
+    same = fingerprint(notebook, {n: v for n, v in values.items() if n not in space}, {})
+    about = hashlib.sha256(json.dumps([same, told, metric]).encode()).hexdigest()[:8]
+    plan = TrialPlan(
+        str(notebook), study or f"{notebook.stem}.{metric}.{about}", storage, metric, experiment,
+        str(wb.root), higher, fixed, told, trials, seed, time.time() + 60 * minutes if minutes else 0.0,
+    )  # fmt: skip
+    opened = _opened(plan, about, experiment or notebook.stem, space, wb)
+    work_on(plan, progress) if jobs == 1 else _work_together(opened, plan, jobs, progress)
+    return _found(opened, plan, wb)
+
+
+# %% ../../nbs/4_modelling/11_trials.ipynb #d0758d0f
+def _direction(metric: str, higher: bool | None) -> bool:
+    """Whether more of a notebook's metric is better, as said or as the field knows."""
     if not metric or "," in metric:
         raise UserError(
             "which metric is to be tuned? A notebook's is one",
@@ -408,23 +432,7 @@ def tune_notebook(
             f"it is not known whether more '{metric}' is better",
             f"{_meant(metric)}Say --direction maximize or minimize",
         )
-    higher = METRICS[metric] if higher is None else higher
-    if trials < 0 or minutes < 0 or jobs < 1 or not (trials or minutes):
-        raise UserError(
-            f"trials={trials}, minutes={minutes}, jobs={jobs} are no budget",
-            "Use trials=30 or minutes=5",
-        )
-    values = prepare_job(notebook, fixed | {n: _middle(d) for n, d in space.items()}, wb)[1]
-    told = {n: optuna.distributions.distribution_to_json(d) for n, d in sorted(space.items())}
-    about = fingerprint(notebook, {n: v for n, v in values.items() if n not in space}, {})
-    about = hashlib.sha256(json.dumps([about, told, metric]).encode()).hexdigest()[:8]
-    plan = TrialPlan(
-        str(notebook), study or f"{notebook.stem}.{metric}.{about}", storage, metric, experiment,
-        str(wb.root), higher, fixed, told, trials, seed, time.time() + 60 * minutes if minutes else 0.0,
-    )  # fmt: skip
-    opened = _opened(plan, about, experiment or notebook.stem, space, wb)
-    work_on(plan, progress) if jobs == 1 else _work_together(opened, plan, jobs, progress)
-    return _found(opened, plan, wb)
+    return METRICS[metric] if higher is None else higher
 
 
 def _meant(metric: str) -> str:
@@ -460,7 +468,7 @@ def _opened(
 # %% ../../nbs/4_modelling/11_trials.ipynb #5f34d7d0
 def _work_together(study: optuna.Study, plan: TrialPlan, jobs: int, progress: Progress) -> None:
     """Let several worker processes carry out trials; their first error ends all of them."""
-    with grids._shared_threads(jobs), without_main():
+    with shared_threads(jobs), without_main():
         pool = concurrent.futures.ProcessPoolExecutor(
             jobs, multiprocessing.get_context("spawn"), start_worker
         )
@@ -473,7 +481,7 @@ def _work_together(study: optuna.Study, plan: TrialPlan, jobs: int, progress: Pr
                 for future in ended:
                     future.result()
         except BaseException:
-            grids._stop(pool, futures)
+            stop_pool(pool, futures)
             raise
         pool.shutdown()
 

@@ -69,19 +69,8 @@ class Request:
 
     def as_json(self) -> dict:
         """The keys of the command line's document."""
-        keys = (
-            "request",
-            "state",
-            "model",
-            "version",
-            "alias",
-            "reason",
-            "actor",
-            "against",
-            "decided_by",
-            "decision",
-            "self_approved",
-        )
+        keys = ("request", "state", "model", "version", "alias", "reason", "actor")
+        keys += ("against", "decided_by", "decision", "self_approved")
         return {k: getattr(self, k) for k in keys} | {"gates": [g.as_json() for g in self.gates]}
 
     def as_row(self) -> dict:
@@ -105,6 +94,7 @@ class Request:
         return Html(f"{head}<div>{escaped(said)}</div>{html_table(rows, '* has to pass')}")
 
 
+# %% ../../nbs/5_registry/03_promotion.ipynb #dcabe3b0
 def _request(row: sa.Row) -> Request:
     return Request(**dict(row._mapping) | {"gates": [Gate(**g) for g in json.loads(row.gates)]})
 
@@ -270,6 +260,34 @@ def approve(request: str, reason: str = "", wb: Workbench | None = None) -> Requ
 
 
 # %% ../../nbs/5_registry/03_promotion.ipynb #e9229c24
+def _take_effect(found: Request, why: str, gates: list, alone: bool, wb: Workbench) -> None:
+    with writing(wb) as db:
+        holder = _holder(db, found.model, found.alias)
+        if holder == found.against:
+            _close_request(db, found, "approved", why, gates, alone)
+            _hand_over(
+                db, found.model, found.alias, found.version, "promotion", found.request, alone
+            )
+            record_event(
+                db,
+                "approve",
+                f"{found.model}@{found.version}",
+                why,
+                request=found.request,
+                alias=found.alias,
+                was=holder,
+                self_approved=alone,
+                gates=[g.as_json() for g in gates],
+            )
+            return
+    _decide(found, "overtaken", why, gates, wb)
+    raise WorkbenchError(
+        f"{found.model}@{found.alias} has changed since request {found.request} was made: it was {found.against}, it is {holder}",
+        "Ask again, against the new champion",
+    )
+
+
+# %% ../../nbs/5_registry/03_promotion.ipynb #33e56c9d
 def _decide(found: Request, state: str, why: str, gates: list, wb: Workbench) -> None:
     with writing(wb) as db:
         _close_request(db, found, state, why, gates, None)
@@ -307,31 +325,22 @@ def _close_request(
         )
 
 
-def _take_effect(found: Request, why: str, gates: list, alone: bool, wb: Workbench) -> None:
-    with writing(wb) as db:
-        holder = _holder(db, found.model, found.alias)
-        if holder == found.against:
-            _close_request(db, found, "approved", why, gates, alone)
-            _hand_over(
-                db, found.model, found.alias, found.version, "promotion", found.request, alone
-            )
-            record_event(
-                db,
-                "approve",
-                f"{found.model}@{found.version}",
-                why,
-                request=found.request,
-                alias=found.alias,
-                was=holder,
-                self_approved=alone,
-                gates=[g.as_json() for g in gates],
-            )
-            return
-    _decide(found, "overtaken", why, gates, wb)
-    raise WorkbenchError(
-        f"{found.model}@{found.alias} has changed since request {found.request} was made: it was {found.against}, it is {holder}",
-        "Ask again, against the new champion",
-    )
+def reject(request: str, reason: str = "", wb: Workbench | None = None) -> Request:
+    """Reject a waiting request, with a reason.
+
+    Raises
+    ------
+    WorkbenchError
+        It is not waiting.
+    """
+    wb = open_workbench(wb)
+    found, why = get_request(request, wb), _reason(reason)
+    if found.state != "waiting":
+        raise WorkbenchError(
+            f"request {found.request} is {found.state}", "There is nothing to reject"
+        )
+    _decide(found, "rejected", why, found.gates, wb)
+    return get_request(found.request, wb)
 
 
 # %% ../../nbs/5_registry/03_promotion.ipynb #6af8eeb7
@@ -360,25 +369,6 @@ def _hand_over(
         }
         db.execute(reigns.insert(), row)
         db.execute(aliases.insert(), row | {"self_approved": alone})
-
-
-# %% ../../nbs/5_registry/03_promotion.ipynb #e7853550
-def reject(request: str, reason: str = "", wb: Workbench | None = None) -> Request:
-    """Reject a waiting request, with a reason.
-
-    Raises
-    ------
-    WorkbenchError
-        It is not waiting.
-    """
-    wb = open_workbench(wb)
-    found, why = get_request(request, wb), _reason(reason)
-    if found.state != "waiting":
-        raise WorkbenchError(
-            f"request {found.request} is {found.state}", "There is nothing to reject"
-        )
-    _decide(found, "rejected", why, found.gates, wb)
-    return get_request(found.request, wb)
 
 
 # %% ../../nbs/5_registry/03_promotion.ipynb #35e06837

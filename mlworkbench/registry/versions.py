@@ -104,37 +104,6 @@ class Version:
         return Html(f"<div>{head}<br>{quiet(' · '.join(facts))}</div>")
 
 
-# %% ../../nbs/5_registry/01_versions.ipynb #1eca8263
-def _model_file(run: Run, wb: Workbench) -> tuple[bytes, dict]:
-    with reading(wb) as db:
-        rows = {
-            r.kind: r for r in db.execute(sa.select(artifacts).where(artifacts.c.run == run.run))
-        }
-    if "model" not in rows:
-        raise UserError(f"run {run.name} kept no model", "Keep one with mw.log_model(model)")
-    if "signature" not in rows:
-        raise UserError(
-            f"run {run.name} kept a model without a signature",
-            "Say which table its features are columns of, mw.log_model(model, table='payments'), and run it from the top again",
-        )
-    return _recorded(run, rows["model"]), json.loads(_recorded(run, rows["signature"]))
-
-
-def _recorded(run: Run, row: sa.Row) -> bytes:
-    try:
-        data = (run.folder / row.path).read_bytes()
-    except OSError as err:
-        raise WorkbenchError(
-            f"the {row.kind} file of run {run.name} cannot be read: {err.strerror}", "Run it again"
-        ) from err
-    if hashlib.sha256(data).hexdigest() != row.sha256:
-        raise WorkbenchError(
-            f"the {row.kind} file of run {run.name} was changed after it was written",
-            "Run it again",
-        )
-    return data
-
-
 # %% ../../nbs/5_registry/01_versions.ipynb #f864b35d
 def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Version:
     """Register a run's model as the next version.
@@ -181,6 +150,7 @@ def register(run: "Run | str", name: str, wb: Workbench | None = None) -> Versio
         return _number(found, name, written, data, signature, wb)
 
 
+# %% ../../nbs/5_registry/01_versions.ipynb #bae775a9
 def _refuse_unconfirmed(run: Run, wb: Workbench) -> None:
     """Refuse a run that was resumed in a parked kernel, until a whole run came out the same."""
     with reading(wb) as db:
@@ -198,6 +168,37 @@ def _refuse_unconfirmed(run: Run, wb: Workbench) -> None:
     )
 
 
+def _model_file(run: Run, wb: Workbench) -> tuple[bytes, dict]:
+    with reading(wb) as db:
+        rows = {
+            r.kind: r for r in db.execute(sa.select(artifacts).where(artifacts.c.run == run.run))
+        }
+    if "model" not in rows:
+        raise UserError(f"run {run.name} kept no model", "Keep one with mw.log_model(model)")
+    if "signature" not in rows:
+        raise UserError(
+            f"run {run.name} kept a model without a signature",
+            "Say which table its features are columns of, mw.log_model(model, table='payments'), and run it from the top again",
+        )
+    return _recorded(run, rows["model"]), json.loads(_recorded(run, rows["signature"]))
+
+
+def _recorded(run: Run, row: sa.Row) -> bytes:
+    try:
+        data = (run.folder / row.path).read_bytes()
+    except OSError as err:
+        raise WorkbenchError(
+            f"the {row.kind} file of run {run.name} cannot be read: {err.strerror}", "Run it again"
+        ) from err
+    if hashlib.sha256(data).hexdigest() != row.sha256:
+        raise WorkbenchError(
+            f"the {row.kind} file of run {run.name} was changed after it was written",
+            "Run it again",
+        )
+    return data
+
+
+# %% ../../nbs/5_registry/01_versions.ipynb #da89a1a9
 def _number(
     found: Run, name: str, written: Path, data: bytes, signature: dict, wb: Workbench
 ) -> Version:
@@ -236,6 +237,7 @@ def _number(
     return get_version(f"{name}@{number}", wb)
 
 
+# %% ../../nbs/5_registry/01_versions.ipynb #974a9086
 @contextlib.contextmanager
 def _written_beside(folder: Path, run: str, data: bytes, signature: dict) -> Iterator[Path]:
     """A model's files, durable under a name of their own; gone again if nobody takes them."""
