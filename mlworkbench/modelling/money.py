@@ -167,8 +167,8 @@ class BestThreshold:
         What the choice costs on rows that did not choose it, with its 95% interval.
     looked : float
         The cost on the rows that chose it: too good.
-    nothing : float
-        What stopping nothing costs.
+    nothing, everything : float
+        What stopping nothing costs, and stopping all.
     """
 
     threshold: float
@@ -177,6 +177,7 @@ class BestThreshold:
     high: float
     looked: float
     nothing: float
+    everything: float
 
 
 def best_threshold(
@@ -195,8 +196,9 @@ def best_threshold(
     threshold, looked = _cheapest(rows, every, missed, costs.false_alarm)
     cost, low, high = clustered_sum(rows.weight * paid, of)
     nothing = float(rows.weight @ (missed * rows.label))
+    everything = float(rows.weight @ (costs.false_alarm * (1 - rows.label)))
     low = max(0.0, low) if low == low else low
-    return BestThreshold(threshold, cost, low, high, looked, nothing)
+    return BestThreshold(threshold, cost, low, high, looked, nothing, everything)
 
 
 def _cheapest(rows: Rows, part: np.ndarray, missed, false_alarm: float) -> tuple[float, float]:

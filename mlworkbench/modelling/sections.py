@@ -144,13 +144,13 @@ def money_section(e: Evidence, wb: Workbench) -> tuple[Section, str]:
     said = _cost_sentence(best, costs)
     table = pd.DataFrame(
         {
-            "threshold": [best.threshold, np.inf],
-            "cost": [best.cost, best.nothing],
-            "low": [best.low, np.nan],
-            "high": [best.high, np.nan],
+            "threshold": [best.threshold, np.inf, -np.inf],
+            "cost": [best.cost, best.nothing, best.everything],
+            "low": [best.low, np.nan, np.nan],
+            "high": [best.high, np.nan, np.nan],
         },
-        index=["cheapest", "stop nothing"],
-    ).replace(np.inf, np.nan)
+        index=["cheapest", "stop nothing", "stop all"],
+    ).replace([np.inf, -np.inf], np.nan)
     tables = {"money": table, "cost_curve": curve.replace(np.inf, np.nan)}
     figures = {
         "cost": cost_figure(curve, currency=costs.currency, chosen=best.threshold, rows=n),
@@ -172,11 +172,13 @@ def _money(value: float, costs: Costs) -> str:
 
 
 def _cost_sentence(best: BestThreshold, costs: Costs) -> str:
-    nothing = _money(best.nothing, costs)
+    nothing, everything = (_money(v, costs) for v in (best.nothing, best.everything))
     if not np.isfinite(best.threshold):
         return f"At these costs no threshold beats stopping nothing ({nothing})."
     cost, low, high = (_money(v, costs) for v in (best.cost, best.low, best.high))
-    return f"Stopping at a score of {best.threshold:.4g} or more costs {cost} on rows that did not choose it ({low} to {high}); stopping nothing costs {nothing}."
+    said = f"Stopping at a score of {best.threshold:.4g} or more costs {cost} on rows that did not choose it ({low} to {high}); stopping nothing costs {nothing}, stopping all {everything}."
+    sure = best.high < min(best.nothing, best.everything)
+    return said if sure else f"{said} What it saves over the cheaper of these may be luck."
 
 
 def _declared_words(costs: Costs, with_amount: bool) -> str:
