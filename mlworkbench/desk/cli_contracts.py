@@ -140,7 +140,7 @@ def contract_check(table: str, at: str | None, wb: Any) -> tuple[Any, str]:
     if not found.holds:
         said = [
             f"{f['column']} is not {f['promise']}"
-            + (f" in {f['rows']:,} rows" if f["rows"] else "")
+            + (f" in {f['rows']:,} row{'s' * (f['rows'] > 1)}" if f["rows"] else "")
             for f in found.findings
         ]
         raise WorkbenchError(

@@ -202,7 +202,7 @@ def _against_before(later: Later, known: pd.DataFrame, before: dict, by: str) ->
     if not len(below):
         return f"In no {by} does {metric} lie below what it was when judged ({before['value']:.3g}, {before['low']:.3g} to {before['high']:.3g})."
     days = ", ".join(f"{d:%d %b}" for d in below)
-    return f"{metric} lies below what it was when judged ({before['value']:.3g}, from {before['low']:.3g}) in {len(below)} {by}s: {days}."
+    return f"{metric} lies below what it was when judged ({before['value']:.3g}, from {before['low']:.3g}) in {len(below)} {by}{'s' * (len(below) > 1)}: {days}."
 
 
 def _moved_sentence(table: pd.DataFrame, by: str) -> str:
