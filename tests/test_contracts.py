@@ -495,11 +495,11 @@ def test_a_correction_comes_back_as_one_unless_it_is_overtaken(wb, write, tmp_pa
 
 
 def test_file_by_file(wb, write, tmp_path, monkeypatch):
-    from mlworkbench.data import ingestion
+    from mlworkbench.data import loading
 
     for i in range(4):
         write(f"id\n{i}\n", f"p{i}.csv")
-    real, seen = ingestion.load, []
+    real, seen = loading.load, []
 
     def load(*given, **more):
         seen.append(1)
@@ -507,7 +507,7 @@ def test_file_by_file(wb, write, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*given, **more)
 
-    monkeypatch.setattr(ingestion, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     with pytest.raises(KeyboardInterrupt):
         ingest(str(tmp_path / "p*.csv"), table="t", each=True, wb=wb)
     assert sorted(sql("FROM t", wb=wb).fetchall()) == [(0,), (1,)]
