@@ -94,7 +94,8 @@ def finished_twins(marks: list[str], changed: dict[str, int], wb: Workbench) -> 
             read = sa.select(reads.c.run, reads.c.table_name, reads.c.snapshot)
             for run, table, snapshot in db.execute(read.where(reads.c.run.in_(part))):
                 seen.setdefault(run, []).append((table, snapshot))
-    stale = sources_changed([run for _, run in rows], wb)
+    found = _parts([run for _, run in rows])
+    stale = set().union(*(sources_changed(part, wb) for part in found))
     stale |= {r for r, read in seen.items() if any(changed.get(t.lower(), 0) > s for t, s in read)}
     return {mark: run for mark, run in rows if run not in stale}
 

@@ -25,6 +25,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench
 from .cells import DRAFT, whole_draft
 from .engine import failed_cell, kernel_environment
+from .fingerprints import code_cells
 from .isolation import needed
 from mlworkbench.execution.limits import (
     Stopped,
@@ -139,8 +140,8 @@ def execute_forked(
     limits, hidden = run_limits(wb), secret_values(wb, values)
     asked = {"notebook": inject_parameters(notebook, values), "folder": str(run.folder)}
     asked |= {"secrets": hidden, "most": limits.output}
-    code = [c["source"] for c in asked["notebook"]["cells"] if c["cell_type"] == "code"]
-    place = {"env": kernel_environment(run, wb, hidden), "cwd": cwd, "preload": needed(code)}
+    imports = needed(code_cells(asked["notebook"]))
+    place = {"env": kernel_environment(run, wb, hidden), "cwd": cwd, "preload": imports}
     with _at_work(asked, spare, **place) as (process, handles):
         watch = Watch(process.pid, run.folder, limits)
         try:
