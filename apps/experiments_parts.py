@@ -240,6 +240,7 @@ def column_looks(columns: list[str], lead: str | None) -> dict:
     number = st.column_config.NumberColumn
     looks: dict = {"●": st.column_config.TextColumn("", width=24)}
     looks["name"] = "run"
+    looks["known as"] = st.column_config.TextColumn(width=150)  # champion of …, not "champion o"
     looks["interval"] = st.column_config.TextColumn("95% interval", width=110, help=f"of {lead}")
     looks["to champion"] = number("to champion", format="%+.3f", width=92)
     for c in {n for r in all_runs() for n in r.metrics}.intersection(columns):

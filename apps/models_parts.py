@@ -41,7 +41,9 @@ def champion(model: str) -> None:
                 if h.self_approved is None
                 else "approved by a second person"
             )
-            figure_words(h.alias, f"version {h.version}", note=f"{how}, since {ago(h.since)}")
+            figure_words(
+                f"{h.alias} of {model}", f"version {h.version}", note=f"{how}, since {ago(h.since)}"
+            )
             lead = leading_metric([h.run])
             if lead:
                 m = h.run.metrics[lead]
@@ -204,7 +206,7 @@ def history(model: str, requests: list) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, height=tall, alt="Events")
     found = verify_audit(wb=workbench())
     muted(
-        f"{found['events']:,} events hold: {found['strength']}"
+        f"{found['events']:,} events hold; {found['strength']}"
         if found["valid"]
         else f"The audit trail does not hold: {found['fault']}"
     )

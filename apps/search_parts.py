@@ -118,6 +118,11 @@ def plots_of(study: str, stamp: str) -> dict:
 def plots(study: str, stamp: str) -> None:
     """Optuna's plots in the page's look, two in a line; the wide ones alone."""
     drawn = plots_of(study, stamp)
+    if not {"history", "front"} & set(drawn):
+        muted(
+            "Too few whole trials to plot parameters: one that was given up early has no value. "
+            "More trials, or a wider space, will show more."
+        )
     columns, place = st.columns(2, gap="medium"), 0
     for name, figure in drawn.items():
         with st.container() if name in ("parallel", "slices") else columns[place % 2]:

@@ -125,7 +125,9 @@ def verify_events(head: str | None = None, wb: Workbench | None = None) -> dict:
             "the head kept elsewhere is not in this chain: its tail was cut, or it was rewritten"
         )
     strength = (
-        "agrees with the head given" if head else "no outside head given: a cut tail would not show"
+        "agrees with the head given"
+        if head
+        else "whether later ones were cut off shows only against a head kept elsewhere"
     )
     strength = strength if fault is None else "vouches for nothing: the chain does not hold"
     return {

@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from ..core.errors import WorkbenchError
+from ..core.progress import progress_bar
 from .cli_data import cli
 from .commands import as_table, command
 
@@ -92,9 +93,11 @@ def promote(version: str, alias: str, reason: str, wb: Any) -> tuple[Any, str]:
     Example:
       mlworkbench promote fraud@2 --to champion --reason "fewer missed frauds"
     """
-    from mlworkbench.registry.promotion import promote as ask
+    with progress_bar("promote") as progress:
+        progress(0.0, "judging the gates")
+        from mlworkbench.registry.promotion import promote as ask
 
-    found = ask(version, alias, reason, wb)
+        found = ask(version, alias, reason, wb)
     if found.state == "refused":
         click.echo(_gates_text(found), err=True)
         raise _refused(found)
@@ -126,9 +129,11 @@ def approve(request: str, reason: str, wb: Any) -> tuple[Any, str]:
     Example:
       mlworkbench approve fraud@3 --reason "evidence read"   (or the request's id)
     """
-    from mlworkbench.registry.promotion import approve as decide
+    with progress_bar("approve") as progress:
+        progress(0.0, "judging the gates again")
+        from mlworkbench.registry.promotion import approve as decide
 
-    found = decide(request, reason, wb)
+        found = decide(request, reason, wb)
     alone = " (self-approved)" if found.self_approved else ""
     return found, f"{found.model}@{found.version} is {found.alias}{alone}"
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import click
 
+from ..core.progress import progress_bar
 from .cli_data import cli
-from .commands import as_table, command
+from .commands import Written, as_table, command
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #b63c14a3
@@ -98,7 +99,6 @@ def run(
       mlworkbench run nbs/mine.ipynb -p month=2026-09
       mlworkbench run nbs/long.ipynb --park 30
     """
-    from mlworkbench.core.progress import progress_bar
     from mlworkbench.execution.holder import run_parked
     from mlworkbench.execution.jobs import run_job
     from mlworkbench.execution.record import run_details
@@ -306,6 +306,17 @@ def _code_text(run: str, wb: Any) -> tuple[Any, str]:
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #20784813
+def _written(found: dict, value: str = "value") -> dict:
+    """A difference and its interval, all with the decimals that the interval needs."""
+    from mlworkbench.modelling.verdicts import interval_digits
+
+    told = {"difference": found[value], "low": found["low"], "high": found["high"]}
+    if None not in told.values() and max(map(abs, told.values())) < 100:
+        k = interval_digits(found["low"], found["high"])
+        told = {n: Written(f"{v:+.{k}f}") for n, v in told.items()}
+    return told | {"p": found["p"]}
+
+
 @command(cli, "compare")
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--metric", default="", help="What the verdict is about; the task's leading metric.")
@@ -324,14 +335,17 @@ def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[An
       mlworkbench compare payments@champion train-7 --metric average_precision --worth 0.005
       mlworkbench compare train-1,train-2,train-3 train-4,train-5,train-6
     """
-    from mlworkbench.desk.verbs import compare as compare_any
+    with progress_bar("compare") as progress:
+        progress(0.0, "row by row")
+        from mlworkbench.desk.verbs import compare as compare_any
+
+        named = [r.split(",") if "," in r else r for r in runs]
+        found = compare_any(named, wb=wb, **options)
     from mlworkbench.modelling.comparison import against_rows, paired_tests_text, plain_numbers
     from mlworkbench.modelling.for_whom import by_slice
     from mlworkbench.modelling.repeats import repeats_text
     from mlworkbench.modelling.sides import changed_sides, run_names, sides_json, sides_text
 
-    named = [r.split(",") if "," in r else r for r in runs]
-    found = compare_any(named, wb=wb, **options)
     if any(isinstance(r, list) for r in named):
         return found.as_json(), repeats_text(found)
     slices = by_slice(found, by, wb=wb).to_dict("records") if by else []
@@ -342,17 +356,17 @@ def compare(runs: tuple[str, ...], by: str, wb: Any, **options: Any) -> tuple[An
         row: dict = {"metric": m["metric"]} | {
             r.name: m["values"][r.run]["value"] for r in found.runs
         }
-        d = m["difference"]
-        rows.append(
-            row | {"difference": d["value"], "low": d["low"], "high": d["high"], "p": d["p"]}
-        )
+        rows.append(row | _written(m["difference"]))
     differ = [
         {"parameter": n} | {r.name: v for r, v in zip(found.runs, values, strict=True)}
         for n, values in found.parameters.items()
     ]
     parts = [found.sentence, as_table(rows)]
-    parts += [as_table(against_rows(found))] if len(found.runs) > 2 else []
-    weeks = [{"week": w} | plain_numbers(d) | {"rows": d.n} for w, d in found.weeks.items()]
+    held = [r | _written(r, "difference") for r in against_rows(found)]
+    parts += [as_table(held)] if len(found.runs) > 2 else []
+    weeks = [
+        {"week": w} | _written(plain_numbers(d)) | {"rows": d.n} for w, d in found.weeks.items()
+    ]
     parts += [as_table(weeks)] if weeks else []
     parts += [t for t in (paired_tests_text(found), changed, *found.differs.untold) if t]
     parts += (

@@ -254,7 +254,8 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
     """Draw how scores are spread among positives and among the rest, each adding up to 100%."""
     rows, said = _each([run])
     label, score = rows[0].label, rows[0].score
-    words = f"Scores of {shown_text(subject).lower()} and of the rest, {shown_text(run.name)}"
+    whose = "" if run.name == "model" else f", {shown_text(run.name)}"
+    words = f"Scores of {shown_text(subject).lower()} and of the rest{whose}"
     figure = blank_figure(words, said.split(";")[0], "score", "rows, share of each class", dark)
     edges = np.histogram_bin_edges(score, bins=40)
     middle, theme = (edges[:-1] + edges[1:]) / 2, DARK if dark else LIGHT

@@ -19,8 +19,9 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.markup import cell_text, escaped
+from ..execution.record import METRICS
 from .reporting import Report, Section
-from .style import CONFIG, DARK, FONT, LIGHT, Theme, repainted
+from .style import CONFIG, DARK, FONT, LIGHT, Theme, metric_label, repainted
 
 # %% ../../nbs/4_modelling/09_page_html.ipynb #544d2be2
 _SCRIPT = """
@@ -93,12 +94,14 @@ th:first-child,td:first-child,.text{text-align:left}th{color:var(--muted);font-w
 """
 )
 
-
 # %% ../../nbs/4_modelling/09_page_html.ipynb #6b997400
+_COLUMNS = {"corrected_low": "corrected low", "corrected_high": "corrected high"}
+
+
 def _table(table: pd.DataFrame, most: int = 200) -> str:
     """A frame as an HTML table; every word is text."""
     plain = isinstance(table.index, pd.RangeIndex)
-    head = ([] if plain else [""]) + [str(c) for c in table.columns]
+    head = ([] if plain else [""]) + [_COLUMNS.get(c, str(c)) for c in table.columns]
     lines = []
     for index, row in zip(table.index, table.head(most).itertuples(index=False), strict=False):
         cells = "".join(
@@ -111,9 +114,9 @@ def _table(table: pd.DataFrame, most: int = 200) -> str:
 
 
 def _day(index: Any) -> Any:
-    """A line's name; a moment at midnight as its day."""
+    """A line's name; a moment at midnight as its day, a metric as people write it."""
     whole = isinstance(index, pd.Timestamp) and index == index.normalize()
-    return index.date() if whole else index
+    return index.date() if whole else metric_label(index) if index in METRICS else index
 
 
 def _shown(value: Any) -> str:
@@ -176,7 +179,7 @@ def _section_html(s: Section, data: list[str]) -> str:
         data.append(_data(f"l{place}", _sized(figure)) + night)
     html += f'<div class="figures">{drawn}</div>' if drawn else ""
     return html + "".join(
-        f"<details><summary>{escaped(n)}, {len(t):,} lines</summary>{_table(t)}</details>"
+        f"<details><summary>{escaped(n.replace('_', ' '))}, {len(t):,} lines</summary>{_table(t)}</details>"
         for n, t in tables
     )
 

@@ -36,6 +36,7 @@ def cost_figure(
     currency: str,
     chosen: float | None = None,
     rows: int = 0,
+    entities: bool = False,
     dark: bool = False,
 ) -> go.Figure:
     """Draw what each share of stopped rows costs.
@@ -49,13 +50,15 @@ def cost_figure(
         The threshold that is recommended; marked.
     rows : int
         Rows priced.
+    entities : bool
+        Whether whole entities were the units of the band.
     dark : bool
         For a dark ground.
     """
     nothing, shown = float(curve["cost"].iloc[0]), curve[curve["stopped"] > 0]
     figure = blank_figure(
         "What the decisions cost, by how much is stopped",
-        f"{rows:,} rows; band: 95%, entities as units; dotted: stopping nothing",
+        f"{rows:,} rows; band: 95%, {'entities' if entities else 'rows'} as units; dotted: stopping nothing",
         "rows stopped, share (highest scores first)",
         f"cost, {shown_text(currency)}",
         dark,

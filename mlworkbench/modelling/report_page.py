@@ -123,7 +123,9 @@ def _curves(run: Run, wb: Workbench) -> dict:
 # %% ../../nbs/4_modelling/10_report_page.ipynb #50027117
 def _about(e: Evidence, split: str) -> str:
     """What was judged, in a line."""
-    said = f"{len(e.rows):,} {split} rows"
+    given = e.run.params
+    asked = f"{given['target']} of {given['table']}, " if given.get("target") else ""
+    said = f"{e.run.started:%d %b %Y}, {asked}{len(e.rows):,} {split} rows"
     weight = e.column("weight")
     if weight is not None and np.ptp(weight) > 0:
         said += f" (weighted, worth {effective_size(weight):,.0f} equal ones)"

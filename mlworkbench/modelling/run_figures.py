@@ -117,9 +117,51 @@ _ASKED = {
     "importance": "What moved the value",
     "slices": "The value by each parameter",
     "parallel": "Every trial as a line through its parameters",
-    "curves": "Values on the way; a line that ends early was pruned",
+    "curves": "Values on the way; grey: given up early",
     "timeline": "When each trial ran, and how it ended",
 }
+
+
+_STATES = {
+    "COMPLETE": ("complete", 0),
+    "PRUNED": ("given up early", None),
+    "FAIL": ("failed or stopped", 1),
+    "RUNNING": ("running", 2),
+}
+_FOLD = 100_000  # a step of a study by folds: so much for each fold that is done
+
+
+def _two_lines(name: str | None) -> str:
+    """A long parameter's name, broken at the underscore nearest to its middle."""
+    places = [i for i, c in enumerate(name or "") if c == "_"]
+    if not places or len(name) < 12:
+        return name or ""
+    middle = min(places, key=lambda i: abs(i - len(name) / 2)) + 1
+    return f"{name[:middle]}<br>{name[middle:]}"
+
+
+def _fold_by_fold(figure: go.Figure, theme: Theme) -> None:
+    """Give curves the colour of how they ended, and folds a place beside the steps of the first."""
+    lines = [t for t in figure.data if t.x is not None and len(t.x)]
+    steps = sorted({float(x) for t in lines for x in t.x})
+    ends = max(steps, default=0)
+    for line in lines:
+        whole = line.meta == "COMPLETE" if line.meta else max(map(float, line.x)) >= ends
+        colour = theme.palette[0] if whole else faint(theme.unsure, 0.6)
+        line.update(line={"color": colour, "width": 2 if whole else 1}, marker={"color": colour})
+    folds = [s for s in steps if s >= _FOLD]
+    inner = [s for s in steps if s < _FOLD]
+    if not folds or not inner or inner[-1] > _FOLD / 10 or any(s % _FOLD for s in folds):
+        return
+    room = max(inner[-1], 1.0)
+    place = {s: room * (1 + 0.2 * s / _FOLD) for s in folds}
+    for line in lines:
+        line.x = [place.get(float(x), float(x)) for x in line.x]
+    ticks = [0, round(room / 2), *place.values()]
+    words = ["0", f"{room / 2:,.0f}", *(f"fold {s / _FOLD:.0f}" for s in folds)]
+    figure.update_xaxes(
+        tickvals=ticks, ticktext=words, title_text="trees of the first fold, then whole folds"
+    )
 
 
 def _in_scale(colour, theme: Theme):
@@ -162,6 +204,8 @@ def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figu
     for axis in (*dressed.select_xaxes(), *dressed.select_yaxes()):
         axis.title.text = words.get(axis.title.text, axis.title.text)
     if name == "slices":
+        for axis in dressed.select_xaxes():  # eight side by side: long names take two lines
+            axis.title.text = _two_lines(axis.title.text)
         dressed.update_traces(marker_colorscale=scale, marker_line_width=0, marker_size=8)
     if name == "parallel":
         for line in dressed.select_traces(selector={"mode": "lines"}):
@@ -169,10 +213,12 @@ def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figu
         dressed.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
         dressed.update_layout(margin={"l": 64, "r": 40, "t": 72, "b": 56})
     if name == "timeline":
-        for bar, colour in zip(
-            dressed.data, (theme.palette[0], theme.palette[1], theme.unsure), strict=False
-        ):
-            bar.marker.color = colour
+        for bar in dressed.data:  # by what it says, for a state that never was has no bar
+            words_of, place = _STATES.get(bar.name, (str(bar.name).lower(), 2))
+            bar.name = words_of
+            bar.marker.color = theme.unsure if place is None else theme.palette[place]
+    if name == "curves":
+        _fold_by_fold(dressed, theme)
     if name == "history":
         dressed.data[0].update(marker={"color": theme.palette[0]})
         for line in dressed.data[1:]:

@@ -54,8 +54,9 @@ def slices_section(e: Evidence, wb: Workbench) -> tuple[Section, list[str]]:
     table = slice_table(e.task, e.label, e.score, masks, **given, chances=chances)
     metric, worse = METRIC[e.task], table[table["worse"]]
     how = "declared" if named else "found by searching all features"
+    units = "rows" if given["entity"] is None else "entities"
     said = (
-        f"{len(masks)} slices, {how}; p values corrected for all of them (Holm), entities as units."
+        f"{len(masks)} slices, {how}; p values corrected for all of them (Holm), {units} as units."
     )
     alarms = [
         f"Worse where {n}: {metric_label(metric)} {r['value']:.3g}, {_against(r)} ({p_words(r['corrected'])})."

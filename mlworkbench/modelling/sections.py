@@ -50,6 +50,7 @@ from .reporting import Section
 from .resampling import how_sure
 from .slices import METRIC
 from .style import metric_label
+from .verdicts import interval_digits
 
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #b5e4b038
@@ -96,10 +97,11 @@ def leading(e: Evidence, metrics: pd.DataFrame) -> str:
     low, high = (
         (line["corrected_low"], line["corrected_high"]) if wide else (line["low"], line["high"])
     )
-    held = f", corrected for the looks: {low:.3g} to {high:.3g}" if wide else ""
-    return (
-        f"{metric_label(name)} {line['value']:.3g} ({line['low']:.3g} to {line['high']:.3g}{held})."
-    )
+    k = interval_digits(line["low"], line["high"])
+    shown = lambda v: f"{v:.{k}f}" if abs(line["value"]) < 100 else f"{v:,.4g}"  # noqa: E731
+    held = f", corrected for the looks: {shown(low)} to {shown(high)}" if wide else ""
+    value, span = shown(line["value"]), f"{shown(line['low'])} to {shown(line['high'])}"
+    return f"{metric_label(name)} {value} ({span}{held})."
 
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #8ba5d982
@@ -153,7 +155,13 @@ def money_section(e: Evidence, wb: Workbench) -> tuple[Section, str]:
     ).replace([np.inf, -np.inf], np.nan)
     tables = {"money": table, "cost_curve": curve.replace(np.inf, np.nan)}
     figures = {
-        "cost": cost_figure(curve, currency=costs.currency, chosen=best.threshold, rows=n),
+        "cost": cost_figure(
+            curve,
+            currency=costs.currency,
+            chosen=best.threshold,
+            rows=n,
+            entities=given["entity"] is not None,
+        ),
         "threshold": threshold_figure(curve, rows=n),
     }
     words = [said, _declared_words(costs, given["amount"] is not None)]

@@ -91,19 +91,26 @@ def slice_masks(
     return {k: m for k, m in found.items() if least <= m.sum() <= len(frame) - least}
 
 
+def _edge(value: float) -> str:
+    """A limit as people write it: 50,000, not 5e+04."""
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
 def _values(column: pd.Series, name: str, most: int) -> dict:
     missing = column.isna().to_numpy()
     found = {f"{name} missing": missing} if missing.any() else {}
     if not pd.api.types.is_numeric_dtype(column) or column.nunique() <= 6:
         for value in column.value_counts().index[:most]:
-            found[f"{name} = {value}"] = (column == value).fillna(False).to_numpy(dtype=bool)
+            whole = isinstance(value, float) and value.is_integer()
+            told = int(value) if whole else value
+            found[f"{name} = {told}"] = (column == value).fillna(False).to_numpy(dtype=bool)
         return found
     value = column.to_numpy(dtype=float)
     edges = np.unique(np.nanquantile(value, [0.25, 0.5, 0.75]))
     place = np.searchsorted(edges, value, side="left")
     for i in range(len(edges) + 1):
-        low = f"{edges[i - 1]:.4g} < " if i else ""
-        high = f" ≤ {edges[i]:.4g}" if i < len(edges) else ""
+        low = f"{_edge(edges[i - 1])} < " if i else ""
+        high = f" ≤ {_edge(edges[i])}" if i < len(edges) else ""
         found[f"{low}{name}{high}"] = (place == i) & ~missing
     return found
 

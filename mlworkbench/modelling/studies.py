@@ -323,7 +323,11 @@ def study_trials(name: str, wb: Workbench | None = None, storage: str = "") -> p
 
 
 def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> dict[str, Any]:
-    """Optuna's own plots of a study, by name; those that its trials cannot fill are left out."""
+    """Optuna's own plots of a study, by name; those that its trials cannot fill are left out.
+
+    A trial that was given up early has no value: from one or two whole ones nothing is to be seen,
+    and Optuna would call every parameter equally important.
+    """
     study, found = load_study(name, wb, storage), {}
     draw = optuna.visualization
     plots = {
@@ -336,6 +340,9 @@ def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> 
     }
     if len(study.directions) > 1:
         plots = {"front": draw.plot_pareto_front, "timeline": draw.plot_timeline}
+    whole = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+    least = {"history": 2, "importance": 4, "slices": 2, "parallel": 2}
+    plots = {n: plot for n, plot in plots.items() if whole >= least.get(n, 0)}
     for title, plot in plots.items():
         with (
             contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError),
@@ -343,4 +350,7 @@ def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> 
         ):
             warnings.simplefilter("ignore")
             found[title] = plot(study)
+    states = {f"Trial{t.number}": t.state.name for t in study.get_trials(deepcopy=False)}
+    for line in found["curves"].data if "curves" in found else ():
+        line.meta = states.get(line.name)  # how it ended, for whoever paints it
     return found

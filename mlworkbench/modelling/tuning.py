@@ -236,7 +236,8 @@ class Tuned:
     values : dict
         Trial number to value, of those that were not pruned.
     curves : dict
-        ``tuned`` and ``untuned`` to (steps, values): the learning curves on the folds.
+        ``untuned``, and ``tuned`` where it is another, to (steps, values): the learning curves on
+        the folds.
     front : list of dict
         With several metrics: the trials that no other beats in all of them, with their values.
     curve : str
@@ -396,12 +397,13 @@ def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> 
     plain = next(t for t in complete if t.user_attrs.get("untuned"))
     best, names = _leading(study, plan), (plan.metric, *plan.beside)
     front = study.best_trials if plan.beside else []
+    curves = [("untuned", plain), *([("tuned", best)] if best.number != plain.number else [])]
     tuned = for_catboost(best.params) | {"iterations": best.user_attrs["iterations"]}
     return Tuned(
         study.study_name, plan.metric, plan.higher, len(trials), len(trials) - len(complete),
         best.values[0], plain.values[0], plan.untuned if best.number == plain.number else tuned,
         plan.untuned, {t.number: t.values[0] for t in complete},
-        {n: tuple(zip(*t.user_attrs["curve"], strict=True)) for n, t in (("untuned", plain), ("tuned", best))},
+        {n: tuple(zip(*t.user_attrs["curve"], strict=True)) for n, t in curves},
         curve, curve_higher,
         [{"trial": t.number, **dict(zip(names, t.values, strict=True)), **t.params} for t in front],
     )  # fmt: skip
