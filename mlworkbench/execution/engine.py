@@ -42,6 +42,7 @@ from mlworkbench.execution.limits import (
     Watch,
     cell_at_work,
     end_tree,
+    how_far,
     replace_file,
     run_limits,
 )
@@ -204,6 +205,8 @@ class _Guard(threading.Thread):
                 self.why = why
                 end_tree(pid)
                 return
+            if at := how_far(self.watch.folder):
+                self.client.report(*at)
 
 
 @contextlib.contextmanager
