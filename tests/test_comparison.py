@@ -10,7 +10,8 @@ from scipy import stats
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.settings import Workbench
-from mlworkbench.execution.journal import log_file, log_predictions, log_read
+from mlworkbench.execution.journal import log_file, log_read
+from mlworkbench.execution.predictions import log_predictions
 from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
@@ -282,7 +283,7 @@ def test_censored_labels_are_weighted_or_refused(wb):
 def test_tuning_counts_rows_by_their_weight():
     """A row that counts three times is judged as three rows are, in the metric and on the curve."""
     from mlworkbench.modelling.candidates import Bench, try_candidate
-    from mlworkbench.modelling.datasets import Problem
+    from mlworkbench.modelling.problems import Problem
 
     rng, n = np.random.default_rng(3), 600
     x = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)})

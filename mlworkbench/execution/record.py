@@ -57,8 +57,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.errors import UserError, WorkbenchError, nearest
+from ..core.folders import make_folder
 from ..core.markup import Html, Listing, cell_text, escaped, html_table, quiet
-from ..core.settings import Workbench, actor, make_folder, open_workbench
+from ..core.settings import Workbench, actor, open_workbench
 from mlworkbench.core.store import (
     artifacts,
     facts,

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from .datasets import Problem
+from .problems import Problem
 
 # %% ../../nbs/4_modelling/09_ranges.ipynb #02cf3ae6
 SPACE = {
