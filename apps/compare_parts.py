@@ -256,7 +256,8 @@ def sides(found) -> None:
         for c in ("amount", "money")
     }
     looks |= {"at": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")}
-    muted(f"Showing {len(rows):,} of {len(got.rows):,} rows, most money first")
+    first = "most money" if got.money is not None else "where the scores differ most"
+    muted(f"Showing {len(rows):,} of {len(got.rows):,} rows, {first} first")
     tall = "content" if len(rows) <= 12 else 457
     st.dataframe(
         rows, hide_index=True, height=tall, column_config=looks, alt="Rows that changed sides"

@@ -120,7 +120,8 @@ def tables(run, details: dict) -> None:
         pairs([(k, v) for k, v in given if v not in ("", None, "{}", "[]")], ("parameter", "value"))
     with right:
         st.subheader("Data, code, machine", anchor=False)
-        pairs(made_from(run, details), ("what", "value"))
+        made = [(k, v) for k, v in made_from(run, details) if k != "tuning"]  # it stands above
+        pairs(made, ("what", "value"))
 
 
 def onward(run) -> None:

@@ -14,6 +14,7 @@ from mlworkbench.modelling.sides import metric_words
 from mlworkbench.modelling.studies import study_figures
 
 NUMBER = st.column_config.NumberColumn
+TRIAL_WORDS = {"pruned": "given up early", "fail": "failed or stopped"}
 GROUPS = {"name": "first of them", "mean": NUMBER(format="%.4f")}
 
 

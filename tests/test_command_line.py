@@ -1,9 +1,11 @@
 """The command line through its executable: refusals, documents, help, and a regression from end to end."""
 
 import gzip
+import io
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 from faults import everything, many, mlworkbench
 
+from mlworkbench.core.progress import progress_bar
 from mlworkbench.core.settings import open_workbench
 
 pytestmark = pytest.mark.xdist_group("command_line")  # one road for all
@@ -419,6 +422,28 @@ def test_every_command_has_help_with_an_example():
                 assert option.help or option.metavar, (path, option.name)
     code, out, _ = mlworkbench("--help", cwd=Path.cwd())
     assert code == 0 and all(f" {path[0]} " in out for path, _ in commands(cli))
+
+
+@pytest.mark.parametrize("words", [(), ("features",)])
+def test_a_command_without_anything_shows_its_help_line_by_line(words):
+    code, out, err = mlworkbench(*words, cwd=Path.cwd())
+    assert code == 2 and out == "" and err.startswith("Usage: mlworkbench")
+    assert "error" not in err and len(err.splitlines()) > 8
+
+
+def test_a_progress_bar_is_wiped_away_before_the_answer(monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress_bar("train") as progress:
+        assert screen.getvalue() == ""
+        progress(0.5, "cell 2 of 4")
+        assert "train: cell 2 of 4" in screen.getvalue()
+    *_, last, end = screen.getvalue().split("\r")
+    assert last.strip() == end == ""
 
 
 def test_progress_does_not_reach_standard_output(wb):

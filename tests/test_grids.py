@@ -1,6 +1,7 @@
 """Grids: reused while nothing changed, not when the data did; killed and resumed, nothing lost and nothing double."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -8,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 
 import nbformat
@@ -28,6 +31,7 @@ from mlworkbench.execution.fingerprints import code_beside, fingerprint
 from mlworkbench.execution.jobs import find_notebook
 from mlworkbench.execution.journal import log_read
 from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
+from mlworkbench.execution.workers import run_one
 
 
 def notebook(wb, *cells: str) -> str:
@@ -243,6 +247,36 @@ def test_a_place_is_taken_once_and_who_held_it_is_fenced(wb):
         open_run("one", marks={"place": "g:1"}, wb=wb)
     close_run(other.run, "finished", wb=wb)
     assert sorted(r.state for r in list_runs(wb=wb)) == ["finished", "finished", "interrupted"]
+
+
+def test_a_worker_whose_place_was_taken_waits_for_what_is_made_there(wb):
+    """Its grid's line is no failure: the run that stands in its place is finished by another."""
+    notebook(wb, "n: int = 0", SLOW)
+    here = {"place": "g:1", "fingerprint": "f"}
+    stop, words = threading.Event(), (str(wb.root / "mine.ipynb"), {"n": 1}, wb, {"marks": here})
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as at_last:
+        at_last.callback(stop.set)
+        first = pool.submit(run_one, *words, stop=stop)
+        assert until((wb.root / "began-1").exists, 90)
+        other = open_run("other", marks=here, wb=wb)
+        (wb.root / "go").touch()
+        assert until(lambda: all(not held(r) or r.run == other.run for r in list_runs(wb=wb)), 90)
+        with pytest.raises(FutureTimeout):
+            first.result(0.5)
+        close_run(other.run, "finished", wb=wb)
+        assert first.result(60) == (other.run, False)
+    assert sorted(r.state for r in list_runs(wb=wb)) == ["finished", "interrupted"]
+    assert {r.name for r in list_runs(wb=wb)} == {"other", "mine-1-failed"}
+
+
+def held(run) -> bool:
+    """Whether a process holds a run's lock."""
+    with open(run.folder / ".alive") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_ctrl_c_ends_a_grid_and_its_runs_and_says_how_far_it_came(wb):

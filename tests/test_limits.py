@@ -149,6 +149,19 @@ def test_a_cell_has_the_number_that_its_author_counts(wb, wire):
     assert code == 0 and "# %% cell 3\n# the third" in out, err
 
 
+def test_what_a_cell_tells_of_itself_is_heard_while_it_works(wb, wire):
+    code = """import time
+from mlworkbench.execution.journal import show_progress
+show_progress(0.5, "6 of 12 trials done, best auc 0.9274")
+time.sleep(2)"""
+    path, values = prepare_job(book(wb, "x = 1", code), {}, wb)
+    said = []
+    run_prepared(
+        path, values, wire=wire, wb=wb, progress=lambda done, text: said.append((done, text))
+    )
+    assert (0.75, "cell 2 of 2: 6 of 12 trials done, best auc 0.9274") in said
+
+
 def test_two_hundred_megabytes_of_output_are_counted_not_kept(wb, wire):
     wb = with_settings(wb, output="100KB")
     lines = 200 if wire else 2000  # messages are slower than text

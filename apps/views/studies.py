@@ -1,9 +1,10 @@
 """What has a study found, what moved the value, and is it worth going on?"""
 
 import streamlit as st
-from search_parts import plots, study_chooser, trials
+from search_parts import TRIAL_WORDS, plots, study_chooser, trials
 from state import figure_words, head, same_in, workbench
 
+from mlworkbench.modelling.sides import metric_words
 from mlworkbench.modelling.studies import list_studies, study_trials
 
 head("Studies", "What has a study found, what moved the value, and is it worth going on?")
@@ -23,9 +24,16 @@ with st.container(border=True, horizontal=True, vertical_alignment="center", gap
     if len(best):
         value = f"{best['value'].iloc[0]:.4f}"
         figure_words("best so far", value, note=f"trial {best['trial'].iloc[0]}, on its folds")
-    said = ", ".join(f"{n} {s}" for s, n in counts.items())
+    said = ", ".join(f"{n} {TRIAL_WORDS.get(s, s)}" for s, n in counts.items())
     figure_words("trials", f"{len(table):,}", note=said)
-    figure_words("of", str(about["metric"] or "its own value"), note=str(about["experiment"] or ""))
+    tuned = (
+        ", ".join(map(metric_words, about["metric"].split(",")))
+        if about["metric"]
+        else "its own value"
+    )
+    figure_words(
+        "tuned for", tuned, note=f"experiment {about['experiment']}" if about["experiment"] else ""
+    )
 st.caption(
     "The best of many is flattered by having been picked: what holds is the run made of it, on its test rows."
 )

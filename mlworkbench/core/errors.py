@@ -62,6 +62,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted({str(k) for k in known})
     folded = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    if not close and len(name) > 2:  # a piece of it
+        close = [n for n in folded if name.lower() in n][:1]
     if close:
         return f"Did you mean '{folded[close[0]]}'?"
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")

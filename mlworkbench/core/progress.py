@@ -7,6 +7,7 @@ __all__ = ["Progress", "silent", "bar_html", "progress_bar"]
 
 # %% ../../nbs/1_core/05_progress.ipynb #5dff1486
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -94,13 +95,20 @@ def progress_bar(title: str) -> Iterator[Progress]:
         return
     from tqdm import tqdm
 
-    with tqdm(
-        total=100, desc=title, bar_format="{desc} {bar} {elapsed}", leave=False, delay=0.5
-    ) as bar:
+    room = max(40, shutil.get_terminal_size().columns - 30)
 
-        def show(done: float, text: str) -> None:
-            bar.set_description_str(f"{title}: {text}"[:78], refresh=False)
-            bar.n = round(100 * min(max(done, 0.0), 1.0))
-            bar.refresh()
+    bar = None  # made when there is something to tell, so that it is always one to be wiped away
 
+    def show(done: float, text: str) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=100, bar_format="{desc} {bar} {elapsed}", leave=False)
+        bar.set_description_str(f"{title}: {text}"[:room], refresh=False)
+        bar.n = round(100 * min(max(done, 0.0), 1.0))
+        bar.refresh()
+
+    try:
         yield show
+    finally:
+        if bar is not None:
+            bar.close()

@@ -20,6 +20,8 @@ __all__ = [
 ]
 
 # %% ../../nbs/7_desk/08_cli_data.ipynb #adecb907
+import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -68,7 +70,12 @@ def init(folder: str, example: str | None, catalog: str, files: str) -> tuple[An
     from mlworkbench.desk.starting import init as make
 
     wb = make(folder, example=example or "", catalog=catalog, files=files)
-    text = f"{wb.root} is a workbench.\nNext: cd {folder} && mlworkbench lab   (opens nbs/start.ipynb), or\n      mlworkbench ingest FILE --table NAME"
+    there = "" if wb.root == Path.cwd() else f"cd {shlex.quote(folder)} && "
+    text = (
+        f"{wb.root} is a workbench.\n"
+        f"Next: {there}mlworkbench lab   (opens nbs/start.ipynb), or\n"
+        f"      {there}mlworkbench ingest FILE --table NAME"
+    )
     return {"workbench": str(wb.root)}, text
 
 

@@ -216,7 +216,9 @@ def params(job: str, wb: Any) -> tuple[Any, str]:
         }
         for p in found
     ]
-    return [asdict(p) for p in found], as_table(rows) if rows else f"{job} takes no parameters"
+    return [asdict(p) for p in found], as_table(
+        rows, most=200
+    ) if rows else f"{job} takes no parameters"
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #6aed29eb

@@ -35,7 +35,7 @@ def to_json(answer: Any) -> str:
 
 
 # %% ../../nbs/7_desk/03_commands.ipynb #1f341169
-def as_table(rows: Sequence[dict], show: Callable[[Any], str] = cell_text) -> str:
+def as_table(rows: Sequence[dict], show: Callable[[Any], str] = cell_text, most: int = 60) -> str:
     """Rows as aligned text: numbers to the right, words to the left.
 
     Parameters
@@ -44,11 +44,13 @@ def as_table(rows: Sequence[dict], show: Callable[[Any], str] = cell_text) -> st
         All with the same keys.
     show : callable
         A value as text: `cell_text`, or `data_text` where rows are data.
+    most : int
+        Characters of one value.
     """
     if not rows:
         return "none yet"
     names = list(rows[0])
-    cells = [[_shortened(show(r[n])) for n in names] for r in rows]
+    cells = [[_shortened(show(r[n]), most) for n in names] for r in rows]
     widths = [max(len(n), *(len(c[i]) for c in cells)) for i, n in enumerate(names)]
     right = [all(isinstance(r[n], int | float | type(None)) for r in rows) for n in names]
 
@@ -79,11 +81,11 @@ def visible(text: str) -> str:
     )
 
 
-def _shortened(text: str) -> str:
-    """At most 60 characters, on one line."""
+def _shortened(text: str, most: int) -> str:
+    """At most so many characters, on one line."""
     if not text.isprintable():
         text = " ".join(text.split()).encode("unicode_escape").decode()
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= most else text[: most - 3] + "…"
 
 
 # %% ../../nbs/7_desk/03_commands.ipynb #8a90eb12
@@ -148,6 +150,9 @@ def run_command(cli: click.Command, argv: Sequence[str]) -> int:
         if "--debug" in argv:
             raise
         return _fail(argv, err.message, err.hint, err.exit_code)
+    except click.exceptions.NoArgsIsHelpError as err:
+        click.echo(err.ctx.get_help(), err=True)
+        return 2
     except click.UsageError as err:
         path = err.ctx.command_path if err.ctx else "mlworkbench"
         return _fail(argv, err.format_message(), f"See `{path} --help`", 2)

@@ -24,7 +24,6 @@ __all__ = [
 
 # %% ../../nbs/7_desk/07_views.ipynb #efc52f31
 import datetime as dt
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ import sqlalchemy as sa
 
 from ..core.settings import Workbench, open_workbench
 from ..core.store import aliases, events, reading, requests, runs, versions
+from ..execution.limits import how_far
 from ..execution.parked import state_text
 from ..execution.record import METRICS, Run, get_run, sweep
 
@@ -87,18 +87,10 @@ def state_words(run: Run) -> str:
     """A run's state, with how far it is."""
     if run.state != "running":
         return state_text(run)
-    try:
-        at = json.loads((run.folder / "progress.json").read_text())
-        cell, cells = int(at["cell"]), max(1, int(at["cells"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    if not (at := how_far(run.folder)):
         return "running"
-    inner = 0.0
-    try:
-        said = json.loads((run.folder / "inner.json").read_text())
-        inner = float(said["done"]) if said["at"] >= at["at"] else 0.0
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return f"running: cell {cell} of {cells} ({(cell - 1 + inner) / cells:.0%})"
+    share, words = at
+    return f"running: {words.partition(':')[0]} ({share:.0%})"
 
 
 # %% ../../nbs/7_desk/07_views.ipynb #d9d6b5cc

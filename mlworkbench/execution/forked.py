@@ -32,6 +32,7 @@ from mlworkbench.execution.limits import (
     Watch,
     cell_at_work,
     end_tree,
+    how_far,
     replace_file,
     run_limits,
     write_over,
@@ -192,12 +193,9 @@ def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list
             if os.fstat(handle).st_size > 64_000_000:
                 os.ftruncate(handle, 0)
         seen = _show_draft(watch.folder, seen)
-        if at := cell_at_work(watch.folder):
-            report(
-                (at["cell"] - 1) / at["cells"],
-                f"cell {at['cell']} of {at['cells']}: {at['line'][:40]}",
-            )
-            ending += "outcome" in at
+        if at := how_far(watch.folder):
+            report(*at)
+            ending += "outcome" in (cell_at_work(watch.folder) or {})
         if ending > 25:  # all cells are done, and some thread of the notebook's does not end
             end_tree(process.pid)
     return ""

@@ -143,7 +143,10 @@ def run_job(
         The notebook failed; the run is recorded with its notebook up to the error.
     """
     wb = open_workbench(wb)
+    progress = about.get("progress", silent)
+    progress(0.0, "checking parameters and data")
     path, values = prepare_job(job, given or {}, wb)
+    progress(0.0, "starting a kernel")
     return read_run(run_prepared(path, values, wb=wb, **about), wb)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "Watch",
     "Stopped",
     "cell_at_work",
+    "how_far",
     "replace_file",
     "write_over",
 ]
@@ -207,6 +208,30 @@ def cell_at_work(folder: Path) -> dict | None:
     with suppress(OSError, ValueError):
         return json.loads((folder / "progress.json").read_text())
     return None
+
+
+def how_far(folder: Path) -> tuple[float, str] | None:
+    """How far a running run is: the share that is done, and words; None before its first cell.
+
+    The words are what the cell at work tells of itself (``journal.show_progress``), else its
+    first line.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    """
+    at = cell_at_work(folder)
+    try:
+        cell, cells, since = int(at["cell"]), max(1, int(at["cells"])), float(at["at"])
+    except (TypeError, KeyError, ValueError):
+        return None
+    inner, words = 0.0, str(at.get("line", ""))[:40]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((folder / "inner.json").read_text())
+        if said["at"] >= since:
+            inner, words = min(1.0, max(0.0, float(said["done"]))), str(said["text"])
+    return (cell - 1 + inner) / cells, f"cell {cell} of {cells}: {words}"
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "keep_code",
     "Taken",
     "Twin",
+    "Replaced",
     "write_params",
     "close_run",
     "settle_run",
@@ -434,6 +435,11 @@ class Twin(WorkbenchError):
         self.run = run
 
 
+class Replaced(WorkbenchError):
+    """A run was declared dead by whoever took its place, and has nothing more to say."""
+
+
+_REPLACED = "another worker has taken its place"
 IS_PLACE, IS_FINGERPRINT = (sa.text(f"facts.name = '{n}'") for n in ("place", "fingerprint"))
 
 
@@ -454,9 +460,10 @@ def _take_place(db: sa.Connection, place: str) -> None:
         if state == "finished":
             raise Taken(run)
     if left := [run for run, state in there if state == "running"]:
-        why = "another worker has taken its place"
         dead = runs.update().where(runs.c.run.in_(left))
-        db.execute(dead.values(state="interrupted", ended=now(), error=why))
+        db.execute(dead.values(state="interrupted", ended=now(), error=_REPLACED))
+        for run in left:
+            _give_back_number(db, run)
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
@@ -537,6 +544,8 @@ def settle_run(
 
     Raises
     ------
+    Replaced
+        Another worker has taken its place.
     WorkbenchError
         The run was closed already.
     """
@@ -560,7 +569,9 @@ def settle_run(
             _note_files(db, run, wb.files / "runs" / run, files or {})
     _release(wb.files / "runs" / run)
     if not done.rowcount:
-        raise WorkbenchError(f"run {run} is already {read_run(run, wb).state}", "Run it again")
+        found = read_run(run, wb)
+        kind = Replaced if found.error == _REPLACED else WorkbenchError
+        raise kind(f"run {run} is already {found.state}", "Run it again")
 
 
 def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]) -> None:

@@ -238,8 +238,9 @@ def calibration(
             line.hovertemplate = line.hovertemplate.replace("%{y:", "%{customdata:")
         _chance(figure, ends, ends, dark)
         span = [math.log10(v) for v in ends]
-        figure.update_xaxes(type="log", range=span, dtick=1, tickformat=".3~%")
-        figure.update_yaxes(type="log", range=span, dtick=1, tickformat=".3~%")
+        steps = 1 if span[1] - span[0] > 2.5 else "D2"  # few decades: 2 and 5 are named as well
+        looks = {"type": "log", "range": span, "dtick": steps, "tickformat": ".3~%"}
+        figure.update_xaxes(**looks).update_yaxes(**looks)
         label_lines(figure)
         return figure
     _chance(figure, [0, top], [0, top], dark)

@@ -76,6 +76,13 @@ def _shared_frame(runs: "list[Run]", split: str, wb: Workbench | None) -> pd.Dat
             f"{split_reason(runs, wb)}Train both on the same table with the same split and split_seed",
         )
     if frame.pop("disputed").any():
+        for name in ("target", "table"):  # what anybody sees at once is said at once
+            asked = list(dict.fromkeys(str(r.params[name]) for r in runs if name in r.params))
+            if len(asked) > 1:
+                raise UserError(
+                    f"the runs predict different things: {name} is {' and '.join(asked)}",
+                    "Compare runs of one table and target",
+                )
         raise UserError(
             "the runs disagree on the label of a row: their targets differ, the table was corrected between them, or predictions were logged without key=, and so by position",
             f"{split_reason(runs, wb)}Compare runs of one target on one snapshot; log predictions with the row's key, mw.log_predictions(y, score, key=…)",

@@ -109,7 +109,8 @@ class Sides:
     fields : DataFrame
         Two lines (positives, the rest) by ``both, first, second, neither``: who flags them.
     rows : DataFrame
-        ``row_key, at, entity, amount, label, first, second, flagged_by, money``, most money first.
+        ``row_key, at, entity, amount, label, first, second, flagged_by, money``, most money first; where
+        rows have no amount, those first on whose score the two differ most.
     money : float or None
         What the second run's decisions bring over the first's; None where rows have no amount.
     currency : str
@@ -162,7 +163,8 @@ def changed_sides(
         money=(two.astype(int) - one) * worth,
     )[one != two]
     money = None if np.isnan(worth).all() else float(np.nansum((two.astype(int) - one) * worth))
-    order = rows["money"].abs().sort_values(ascending=False, kind="stable").index
+    weight = rows["money"] if money is not None else rows["second"] - rows["first"]
+    order = weight.abs().sort_values(ascending=False, kind="stable").index
     fields = _fields(label, one, two)
     return Sides(int(one.sum()), fields, rows.loc[order], money, wb.setting("costs", "currency"))
 

@@ -217,13 +217,20 @@ def _words(metric: str) -> str:
 def interval_digits(low: float, high: float) -> int:
     """How many decimals show an interval: three, and more only where it needs them.
 
+    It needs them where it is narrow, and where an end beside zero would read as zero.
+
     Parameters
     ----------
     low, high : float
         Its ends; where there is none, three.
     """
     wide = high - low
-    return 3 if not wide > 0 else min(9, max(3, 1 - math.floor(math.log10(wide))))
+    if not wide > 0:
+        return 3
+    digits = min(9, max(3, 1 - math.floor(math.log10(wide))))
+    while digits < 6 and any(end and not round(end, digits) for end in (low, high)):
+        digits += 1
+    return digits
 
 
 def _span(d: Difference, unit: str, level: float) -> str:
