@@ -25,8 +25,9 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.progress import Progress, silent
-from .datasets import Dataset, Problem
+from .datasets import Dataset
 from .metrics import measure, metric_table
+from .problems import Problem
 from .training import as_pool, fit_catboost, predict_scores
 
 
