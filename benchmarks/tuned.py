@@ -19,10 +19,10 @@ from handbook import BASELINE, METRICS, PUBLISHED, card_precision, prepared, row
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.splits import rolling_folds
 from mlworkbench.modelling.candidates import Bench
-from mlworkbench.modelling.datasets import Problem
 from mlworkbench.modelling.draws import draw_counts
 from mlworkbench.modelling.ledger import look_at_test
 from mlworkbench.modelling.metrics import measure
+from mlworkbench.modelling.problems import Problem
 from mlworkbench.modelling.training import fit_catboost, predict_scores
 from mlworkbench.modelling.tuning import tune_catboost
 

@@ -27,8 +27,9 @@ from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution.journal import log_params
 from mlworkbench.execution.record import close_run, open_run
-from mlworkbench.modelling.datasets import Dataset, Problem, check_training, load_dataset
+from mlworkbench.modelling.datasets import Dataset, check_training, load_dataset
 from mlworkbench.modelling.evaluation import log_predictions
+from mlworkbench.modelling.problems import Problem
 from mlworkbench.modelling.repeats import compare_repeats
 from mlworkbench.modelling.training import fit_catboost, predict_scores
 from mlworkbench.modelling.tuning import tune_catboost, validate_gain

@@ -10,14 +10,8 @@ import pandas as pd
 from mlworkbench.core.settings import Workbench
 from mlworkbench.data.commits import write_lake
 from mlworkbench.data.lake import create_workbench
-from mlworkbench.execution.journal import (
-    log_fact,
-    log_file,
-    log_metric,
-    log_model,
-    log_predictions,
-    log_read,
-)
+from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_model, log_read
+from mlworkbench.execution.predictions import log_predictions
 from mlworkbench.execution.record import Run, close_run, open_run
 from mlworkbench.modelling.resampling import intervals
 

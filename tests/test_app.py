@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest  # noqa: E402
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.views import chosen, run_table  # noqa: E402
-from mlworkbench.execution.journal import log_fact, log_predictions  # noqa: E402
+from mlworkbench.execution.journal import log_fact
+from mlworkbench.execution.predictions import log_predictions
 from mlworkbench.execution.record import list_runs  # noqa: E402
 from mlworkbench.modelling.studies import open_study  # noqa: E402
 from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402

@@ -10,7 +10,8 @@ from scipy import stats
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.settings import Workbench
-from mlworkbench.execution.journal import log_file, log_predictions, log_read
+from mlworkbench.execution.journal import log_file, log_read
+from mlworkbench.execution.predictions import log_predictions
 from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
@@ -69,6 +70,12 @@ def test_money_is_a_worth_of_its_own(world):
     for wrong in ("much", "0", "-1 EUR", "nan"):
         with pytest.raises(UserError, match="not a difference worth acting on"):
             compare_runs([world.one, world.two], worth=wrong, wb=world.wb)
+
+
+@pytest.mark.parametrize("given", [{"level": 95}, {"level": 0.2}, {"resamples": 5}])
+def test_a_level_that_is_none_is_refused_and_not_called_thin_evidence(world, given):
+    with pytest.raises(UserError, match="is no confidence|give no interval"):
+        compare_runs([world.one, world.two], wb=world.wb, **given)
 
 
 def test_setting_declares_worth_and_metric_is_chosen(world):
@@ -282,7 +289,7 @@ def test_censored_labels_are_weighted_or_refused(wb):
 def test_tuning_counts_rows_by_their_weight():
     """A row that counts three times is judged as three rows are, in the metric and on the curve."""
     from mlworkbench.modelling.candidates import Bench, try_candidate
-    from mlworkbench.modelling.datasets import Problem
+    from mlworkbench.modelling.problems import Problem
 
     rng, n = np.random.default_rng(3), 600
     x = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)})

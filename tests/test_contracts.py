@@ -30,7 +30,8 @@ from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.mending import quarantined, replay, write_quarantine
 from mlworkbench.data.queries import sql
 from mlworkbench.desk.cli import cli
-from mlworkbench.modelling.datasets import describe_problem, load_dataset
+from mlworkbench.modelling.datasets import load_dataset
+from mlworkbench.modelling.problems import describe_problem
 from mlworkbench.modelling.training import fit_catboost, predict_scores
 
 PAN = "4111111111111111"

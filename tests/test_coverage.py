@@ -251,7 +251,7 @@ def test_weights_undo_what_the_champion_censored(torture):
 
 def test_a_model_trained_with_weights_learns_what_comes_in(torture):
     """Unweighted, it learns the champion's leftovers: suspects are fewer, and so look harmless."""
-    from mlworkbench.modelling.datasets import Problem
+    from mlworkbench.modelling.problems import Problem
     from mlworkbench.modelling.training import fit_catboost, predict_scores
 
     problem = Problem(

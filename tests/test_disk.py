@@ -10,7 +10,8 @@ from faults import mlworkbench
 from mlworkbench.core.errors import UserError
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.queries import sql
-from mlworkbench.modelling.datasets import check_training, describe_problem, load_dataset
+from mlworkbench.modelling.datasets import check_training, load_dataset
+from mlworkbench.modelling.problems import describe_problem
 from mlworkbench.modelling.quantized import pool_on_disk, score_test
 from mlworkbench.modelling.training import fit_catboost, pool_in_memory, predict_scores
 

@@ -1,6 +1,7 @@
 """Grids: reused while nothing changed, not when the data did; killed and resumed, nothing lost and nothing double."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -8,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 
 import nbformat
@@ -28,6 +31,7 @@ from mlworkbench.execution.fingerprints import code_beside, fingerprint
 from mlworkbench.execution.jobs import find_notebook
 from mlworkbench.execution.journal import log_read
 from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
+from mlworkbench.execution.workers import run_one
 
 
 def notebook(wb, *cells: str) -> str:
@@ -245,6 +249,36 @@ def test_a_place_is_taken_once_and_who_held_it_is_fenced(wb):
     assert sorted(r.state for r in list_runs(wb=wb)) == ["finished", "finished", "interrupted"]
 
 
+def test_a_worker_whose_place_was_taken_waits_for_what_is_made_there(wb):
+    """Its grid's line is no failure: the run that stands in its place is finished by another."""
+    notebook(wb, "n: int = 0", SLOW)
+    here = {"place": "g:1", "fingerprint": "f"}
+    stop, words = threading.Event(), (str(wb.root / "mine.ipynb"), {"n": 1}, wb, {"marks": here})
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as at_last:
+        at_last.callback(stop.set)
+        first = pool.submit(run_one, *words, stop=stop)
+        assert until((wb.root / "began-1").exists, 90)
+        other = open_run("other", marks=here, wb=wb)
+        (wb.root / "go").touch()
+        assert until(lambda: all(not held(r) or r.run == other.run for r in list_runs(wb=wb)), 90)
+        with pytest.raises(FutureTimeout):
+            first.result(0.5)
+        close_run(other.run, "finished", wb=wb)
+        assert first.result(60) == (other.run, False)
+    assert sorted(r.state for r in list_runs(wb=wb)) == ["finished", "interrupted"]
+    assert {r.name for r in list_runs(wb=wb)} == {"other", "mine-1-failed"}
+
+
+def held(run) -> bool:
+    """Whether a process holds a run's lock."""
+    with open(run.folder / ".alive") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def test_ctrl_c_ends_a_grid_and_its_runs_and_says_how_far_it_came(wb):
     notebook(wb, "n: int = 0", "import time; time.sleep(120 * (n > 1))")
     words = ("grid", "mine.ipynb", "-p", "n=0:4", "--jobs", "2")
@@ -309,6 +343,31 @@ def test_a_changed_module_beside_the_notebook_makes_runs_anew(wb):
     helper.write_text("x = 3\n")
     anew = mw.grid(job, n=[1], jobs=1, wb=wb)
     assert [(len(g.runs), len(g.reused)) for g in (found, again, anew)] == [(1, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("file", "cell"),
+    [
+        ("parts/rates.py", "from parts import rates"),
+        ("parts/deep/rates.py", "import json, parts.deep.rates"),
+        ("other.ipynb", "%run other.ipynb"),
+        ("far/rates.py", "import near"),
+    ],
+)
+def test_what_a_notebook_brings_in_from_beside_it_makes_runs_anew(wb, file, cell):
+    changed = wb.root / file
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    (wb.root / "near.py").write_text("from far import rates\n")
+    (wb.root / "unused").mkdir()
+    (wb.root / "unused" / "rates.py").write_text("x = 1\n")
+    job, counts = Path(notebook(wb, "n: int = 0", cell)), []
+    for text in ("x = 1", "x = 2", "x = 2"):
+        cells = [nbformat.v4.new_code_cell(text)]
+        whole = nbformat.writes(nbformat.v4.new_notebook(cells=cells))
+        changed.write_text(whole if file.endswith(".ipynb") else text + "\n")
+        counts.append(code_beside(job, {}, wb))
+    assert counts[0] != counts[1] == counts[2]
+    assert not any("unused" in name for name in counts[0])
 
 
 def test_a_grid_with_a_failure_prints_its_document_and_ends_with_1(wb):

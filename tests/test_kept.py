@@ -16,13 +16,9 @@ from mlworkbench.data.kept import find_split, keep_split, list_splits, test_rows
 from mlworkbench.data.queries import sql
 from mlworkbench.desk.cli import cli
 from mlworkbench.desk.verbs import tune
-from mlworkbench.modelling.datasets import (
-    describe_problem,
-    evaluation_part,
-    feature_columns,
-    load_dataset,
-    split_summary,
-)
+from mlworkbench.modelling.datasets import evaluation_part, load_dataset, split_summary
+from mlworkbench.modelling.feature_kinds import feature_columns
+from mlworkbench.modelling.problems import describe_problem
 from mlworkbench.modelling.training import fit_catboost, predict_scores
 
 WORDS = ["stolen card", "late parcel", "wrong size", "never came", "paid twice", "gift for mother"]

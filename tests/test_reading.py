@@ -18,7 +18,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mlworkbench.core.errors import UserError, WorkbenchError
-from mlworkbench.data import files, records
+from mlworkbench.data import files, records, scanning
 from mlworkbench.data.files import look
 from mlworkbench.data.parts import load
 from mlworkbench.data.reading import peek, read_source
@@ -438,14 +438,14 @@ TEXT = st.text(alphabet='a1 ,"\n\r;é', max_size=60)
 @example('"a\n', 1)
 def test_the_counter_counts_as_pythons_csv_does(text, size):
     wanted = [r for r in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True) if r]
-    tally = records._Tally(ord(","), ord('"'), ord('"'), 1)
+    tally = scanning.Tally(ord(","), ord('"'), ord('"'), 1)
     data = text.encode()
     for i in range(0, len(data), size):
         tally.feed(data[i : i + size])
     tally.finish()
-    assume(not tally.at[records.STRAY_LINE])  # refused
-    unfinished = tally.at[records.STATE] == records.QUOTED
-    assert tally.at[records.RECORDS] + unfinished == len(wanted)
+    assume(not tally.at[scanning.STRAY_LINE])  # refused
+    unfinished = tally.at[scanning.STATE] == scanning.QUOTED
+    assert tally.at[scanning.RECORDS] + unfinished == len(wanted)
 
 
 @settings(max_examples=200, deadline=None)
@@ -461,18 +461,18 @@ def test_the_compiled_counter_is_the_plain_one(rows, quote_all):
     written = io.StringIO(newline="")
     csv.writer(written, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL).writerows(rows)
     data = written.getvalue().encode()
-    plain, fast = (records._Tally(ord(","), ord('"'), ord('"'), 3) for _ in range(2))
+    plain, fast = (scanning.Tally(ord(","), ord('"'), ord('"'), 3) for _ in range(2))
     plain.feed(data)
     plain.finish()
-    small, records.SMALL = records.SMALL, 0
+    small, scanning.SMALL = scanning.SMALL, 0
     try:
         fast.feed(data)
         fast.finish()
     finally:
-        records.SMALL = small
+        scanning.SMALL = small
     assert fast.compiled and [int(x) for x in fast.at] == plain.at
     assert [list(map(int, c)) for c in fast.columns] == plain.columns
-    assert plain.at[records.RECORDS] == len(rows) and not plain.at[records.TORN]
+    assert plain.at[scanning.RECORDS] == len(rows) and not plain.at[scanning.TORN]
 
 
 @settings(max_examples=60, deadline=None)

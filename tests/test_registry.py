@@ -39,7 +39,8 @@ def trained(wb, name: str, noise: float) -> str:
     from catboost import CatBoostClassifier
 
     from mlworkbench.data.queries import sql
-    from mlworkbench.execution.journal import log_metric, log_model, log_predictions
+    from mlworkbench.execution.journal import log_metric, log_model
+    from mlworkbench.execution.predictions import log_predictions
     from mlworkbench.execution.record import close_run, open_run
 
     frame = sql("SELECT * FROM payments ORDER BY id", wb=wb).df()

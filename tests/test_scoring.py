@@ -12,7 +12,8 @@ from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.queries import sql
 from mlworkbench.execution.journal import log_model
 from mlworkbench.execution.record import close_run, open_run
-from mlworkbench.modelling.datasets import describe_problem, rows_sql
+from mlworkbench.modelling.problems import describe_problem
+from mlworkbench.modelling.rows import rows_sql
 from mlworkbench.production import scoring
 from mlworkbench.production.scoring import score
 from mlworkbench.registry.versions import Version, register

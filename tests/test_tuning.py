@@ -16,7 +16,8 @@ from faults import killed_again_and_again, mlworkbench
 from mlworkbench.core.errors import UserError
 from mlworkbench.execution.record import get_run
 from mlworkbench.modelling import candidates, studies, tuning
-from mlworkbench.modelling.datasets import Dataset, Problem
+from mlworkbench.modelling.datasets import Dataset
+from mlworkbench.modelling.problems import Problem
 
 EXE = Path(sys.executable).parent / "mlworkbench"
 

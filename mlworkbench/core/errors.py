@@ -30,7 +30,9 @@ class WorkbenchError(Exception):
 
     def __str__(self) -> str:
         """Both texts in one line."""
-        said = f"{self.message.rstrip('.')}. {self.hint}" if self.hint else self.message
+        ended = self.message.rstrip(".")
+        stop = "" if ended.endswith("?") else "."
+        said = f"{ended}{stop} {self.hint}" if self.hint else self.message
         return " ".join(said.split())
 
 

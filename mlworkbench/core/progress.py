@@ -40,6 +40,7 @@ def bar_html(title: str, done: float, text: str, seconds: float) -> Html:
     return Html(f"<div>{escaped(title)} {bar} {words}</div>")
 
 
+# %% ../../nbs/1_core/05_progress.ipynb #c0069b41
 def _notebook() -> Any:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell if hasattr(shell, "kernel") else None

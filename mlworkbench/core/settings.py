@@ -14,9 +14,6 @@ __all__ = [
     "open_workbench",
     "shipped_folder",
     "actor",
-    "make_folder",
-    "as_open",
-    "network_file_system",
 ]
 
 # %% ../../nbs/1_core/02_settings.ipynb #dc0c6429
@@ -25,7 +22,6 @@ import functools
 import getpass
 import importlib.util
 import os
-import stat
 import textwrap
 import urllib.parse
 from dataclasses import dataclass, field
@@ -35,7 +31,7 @@ from typing import NamedTuple
 from .errors import UserError, nearest
 
 
-# %% ../../nbs/1_core/02_settings.ipynb #605f19ef
+# %% ../../nbs/1_core/02_settings.ipynb #075d7024
 class Setting(NamedTuple):
     """A setting: its section and name, its default as text, what it is for, and a number's range."""
 
@@ -47,157 +43,159 @@ class Setting(NamedTuple):
     most: float = float("inf")
 
 
-SETTINGS = (
-    Setting(
+def _section(section: str, *settings: tuple) -> tuple[Setting, ...]:
+    """The settings of one section, each as name, default, text and a number's range."""
+    return tuple(Setting(section, *setting) for setting in settings)
+
+
+# %% ../../nbs/1_core/02_settings.ipynb #0aa64d8f
+_PLACES = (
+    *_section(
         "workbench",
-        "name",
-        "",
-        "Shown in the app and on model cards; the folder's name when empty.",
+        ("name", "", "Shown in the app and on model cards; the folder's name when empty."),
+        (
+            "files",
+            "",
+            "Where folders of runs and models are kept; this folder when empty. A team names one that all can reach.",
+        ),
     ),
-    Setting(
-        "workbench",
-        "files",
-        "",
-        "Where folders of runs and models are kept; this folder when empty. A team names one that all can reach.",
-    ),
-    Setting(
+    *_section(
         "lake",
-        "catalog",
-        "lake/catalog.sqlite",
-        "Where the list of tables and snapshots is kept: a file in this folder, or postgresql://user@host/database "
-        "for a team (its password belongs in ~/.pgpass). The work store (runs, models, events) follows it.",
+        (
+            "catalog",
+            "lake/catalog.sqlite",
+            "Where the list of tables and snapshots is kept: a file in this folder, or postgresql://user@host/database "
+            "for a team (its password belongs in ~/.pgpass). The work store (runs, models, events) follows it.",
+        ),
+        ("data", "lake/data", "Where the Parquet files are kept."),
+        ("memory", "4GB", "Memory that one query may take before it spills to disk."),
+        ("threads", "0", "Threads that one query may use; 0 is all.", 0, 4096),
     ),
-    Setting("lake", "data", "lake/data", "Where the Parquet files are kept."),
-    Setting("lake", "memory", "4GB", "Memory that one query may take before it spills to disk."),
-    Setting("lake", "threads", "0", "Threads that one query may use; 0 is all.", 0, 4096),
-    Setting(
+    *_section(
         "ingest",
-        "broken",
-        "0.05",
-        "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+        (
+            "broken",
+            "0.05",
+            "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+        ),
+        (
+            "key_file",
+            "~/.config/mlworkbench/hash.key",
+            "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
+        ),
+        ("most_bytes", "20e9", "Bytes that one download may have."),
     ),
-    Setting(
-        "ingest",
-        "key_file",
-        "~/.config/mlworkbench/hash.key",
-        "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
-    ),
-    Setting("ingest", "most_bytes", "20e9", "Bytes that one download may have."),
-    Setting("jobs", "folder", "nbs", "Where `mlworkbench run NAME` looks for your own notebooks."),
-    Setting(
-        "jobs",
+)
+
+# %% ../../nbs/1_core/02_settings.ipynb #3706b123
+_RUNNING = _section(
+    "jobs",
+    ("folder", "nbs", "Where `mlworkbench run NAME` looks for your own notebooks."),
+    (
         "kernel",
         "auto",
         "Kernel of a run: auto, forked (fast), spare (a fresh process that has imported the libraries; "
         "auto takes it for grids where forking is not safe), or a kernel's name such as python3.",
     ),
-    Setting("jobs", "timeout", "0", "Seconds that one run may take; 0 is no limit.", 0),
-    Setting("jobs", "cell_timeout", "0", "Seconds that one cell may take; 0 is no limit.", 0),
-    Setting(
-        "jobs",
+    ("timeout", "0", "Seconds that one run may take; 0 is no limit.", 0),
+    ("cell_timeout", "0", "Seconds that one cell may take; 0 is no limit.", 0),
+    (
         "memory",
         "0",
         "Memory that a run and its child processes may take together, such as 4GB; 0 is no limit.",
     ),
-    Setting(
-        "jobs",
+    (
         "undeclared",
         "refuse",
         "Parameters that do not fit what the notebook declares, given to "
         "`papermill --engine mlworkbench`: refuse, or take, as Papermill's own engine does.",
     ),
-    Setting("jobs", "output", "2MB", "Output of one cell that is kept; the rest is counted."),
-    Setting(
-        "jobs",
+    ("output", "2MB", "Output of one cell that is kept; the rest is counted."),
+    (
         "secrets",
         "*PASSWORD *SECRET *TOKEN *API_KEY",
         "Names of environment variables and parameters whose values never reach a file.",
     ),
-    Setting(
-        "jobs",
+    (
         "transient",
         "ConnectionError ConnectionResetError TimeoutError OperationalError",
         "Errors that pass by themselves: a run of a grid that fails with one is tried again.",
     ),
-    Setting("jobs", "scheduler", "", "A Dask scheduler such as tcp://host:8786, for grids."),
-    Setting(
-        "jobs", "retries", "2", "How often it is tried again, after 1, 2, 4 … seconds.", 0, 100
-    ),
-    Setting(
+    ("scheduler", "", "A Dask scheduler such as tcp://host:8786, for grids."),
+    ("retries", "2", "How often it is tried again, after 1, 2, 4 … seconds.", 0, 100),
+)
+
+# %% ../../nbs/1_core/02_settings.ipynb #dcf002d2
+_JUDGING = (
+    *_section(
         "compare",
-        "confidence",
-        "0.95",
-        "Confidence of every interval and of the verdict.",
-        0.5,
-        0.9999,
+        ("confidence", "0.95", "Confidence of every interval and of the verdict.", 0.5, 0.9999),
+        ("resamples", "1000", "Bootstrap resamples behind an interval.", 20, 1e6),
+        (
+            "worth",
+            "",
+            "The smallest difference worth acting on: in the leading metric (0.005), or in money a month (500 EUR). "
+            "Set it before you see a result; empty: no verdict 'equivalent'.",
+        ),
+        (
+            "propensity",
+            "",
+            "Where a contract declares a blocked column: the column with the chance that a row was let through, "
+            "1 where nobody would have blocked it. Rows then count 1 / propensity.",
+        ),
     ),
-    Setting("compare", "resamples", "1000", "Bootstrap resamples behind an interval.", 20, 1e6),
-    Setting(
-        "compare",
-        "worth",
-        "",
-        "The smallest difference worth acting on: in the leading metric (0.005), or in money a month (500 EUR). "
-        "Set it before you see a result; empty: no verdict 'equivalent'.",
-    ),
-    Setting(
-        "compare",
-        "propensity",
-        "",
-        "Where a contract declares a blocked column: the column with the chance that a row was let through, "
-        "1 where nobody would have blocked it. Rows then count 1 / propensity.",
-    ),
-    Setting("costs", "currency", "EUR", "Currency of amounts."),
-    Setting(
+    *_section(
         "costs",
-        "false_alarm",
-        "5",
-        "What one false alarm costs (a review, an annoyed customer).",
-        0,
+        ("currency", "EUR", "Currency of amounts."),
+        ("false_alarm", "5", "What one false alarm costs (a review, an annoyed customer).", 0),
+        ("recovered", "1.0", "Share of the amount that is saved when a fraud is caught.", 0, 1),
+        ("missed", "100", "What a missed positive costs where rows have no amount.", 0),
+        ("capacity", "100", "Cards that can be reviewed in a day.", 1, 1e9),
     ),
-    Setting(
-        "costs",
-        "recovered",
-        "1.0",
-        "Share of the amount that is saved when a fraud is caught.",
-        0,
-        1,
-    ),
-    Setting("costs", "missed", "100", "What a missed positive costs where rows have no amount.", 0),
-    Setting("costs", "capacity", "100", "Cards that can be reviewed in a day.", 1, 1e9),
-    Setting(
+    *_section(
         "evaluate",
-        "slices",
-        "",
-        "Columns to judge a model by, with commas; empty: all features are searched.",
-    ),
-    Setting(
-        "evaluate",
-        "sensitive",
-        "",
-        "Sensitive attributes, with commas: fairness is reported for them.",
-    ),
-    Setting("evaluate", "label_delay", "7", "Days until a label can be believed.", 0),
-    Setting(
-        "gates",
-        "required",
-        "schema finite beats_champion",
-        "Gates that must pass; 'cannot tell' counts as a failure for them. The others are shown and the approver decides.",
-    ),
-    Setting(
-        "gates",
-        "confidence",
-        "0.95",
-        "Confidence at which the challenger has to beat the champion.",
-        0.5,
-        0.9999,
-    ),
-    Setting(
-        "promotion",
-        "approval",
-        "self",
-        "self: who asks may approve (marked self-approved for ever); second-person: somebody else must.",
+        (
+            "slices",
+            "",
+            "Columns to judge a model by, with commas; empty: all features are searched.",
+        ),
+        (
+            "sensitive",
+            "",
+            "Sensitive attributes, with commas: fairness is reported for them.",
+        ),
+        ("label_delay", "7", "Days until a label can be believed.", 0),
     ),
 )
+
+# %% ../../nbs/1_core/02_settings.ipynb #930704c4
+_DECIDING = (
+    *_section(
+        "gates",
+        (
+            "required",
+            "schema finite beats_champion",
+            "Gates that must pass; 'cannot tell' counts as a failure for them. The others are shown and the approver decides.",
+        ),
+        (
+            "confidence",
+            "0.95",
+            "Confidence at which the challenger has to beat the champion.",
+            0.5,
+            0.9999,
+        ),
+    ),
+    *_section(
+        "promotion",
+        (
+            "approval",
+            "self",
+            "self: who asks may approve (marked self-approved for ever); second-person: somebody else must.",
+        ),
+    ),
+)
+
+SETTINGS: tuple[Setting, ...] = _PLACES + _RUNNING + _JUDGING + _DECIDING
 
 # %% ../../nbs/1_core/02_settings.ipynb #c60bdf76
 _DEFAULTS = {(s.section, s.name): s.default for s in SETTINGS}
@@ -242,6 +240,36 @@ class Workbench:
         return hash(self.root)
 
 
+# %% ../../nbs/1_core/02_settings.ipynb #cd08d62a
+def _in_range(setting: Setting, said: str, path: Path) -> None:
+    """Refuse what is no number of the setting's range; a count has an end, and is whole."""
+    if setting.least is None:
+        return
+    try:
+        number = (int if 1 < setting.most < 1e300 else float)(said)
+        if setting.least <= number <= setting.most:
+            return
+    except ValueError:
+        pass
+    span = f"from {setting.least:g}" + (f" to {setting.most:g}" if setting.most < 1e300 else " on")
+    raise UserError(
+        f"{path}: [{setting.section}] {setting.name} = {said} is not a number {span}",
+        f"Write for example {setting.default}",
+    )
+
+
+def _is_known(section: str, name: str, path: Path) -> None:
+    """Refuse a setting that nothing reads, with the nearest one that something does."""
+    known = {(s.section, s.name) for s in SETTINGS}
+    if (section, name) in known:
+        return
+    sections = {s for s, _ in known}
+    wanted, among = (name, [n for s, n in known if s == section])
+    if section not in sections:
+        wanted, among = section, sorted(sections)
+    raise UserError(f"{path}: [{section}] {name} is not a setting", nearest(wanted, among))
+
+
 # %% ../../nbs/1_core/02_settings.ipynb #732ab203
 def checked_catalog(catalog: str, where: str) -> str:
     """Refuse an address that holds a password; returns the others.
@@ -268,24 +296,7 @@ def checked_catalog(catalog: str, where: str) -> str:
     return catalog
 
 
-# %% ../../nbs/1_core/02_settings.ipynb #a299d75a
-def _in_range(setting: Setting, said: str, path: Path) -> None:
-    """Refuse what is no number of the setting's range; a count has an end, and is whole."""
-    if setting.least is None:
-        return
-    try:
-        number = (int if 1 < setting.most < 1e300 else float)(said)
-        if setting.least <= number <= setting.most:
-            return
-    except ValueError:
-        pass
-    span = f"from {setting.least:g}" + (f" to {setting.most:g}" if setting.most < 1e300 else " on")
-    raise UserError(
-        f"{path}: [{setting.section}] {setting.name} = {said} is not a number {span}",
-        f"Write for example {setting.default}",
-    )
-
-
+# %% ../../nbs/1_core/02_settings.ipynb #12a2c1b0
 def read_settings(path: Path) -> dict[tuple[str, str], str]:
     """Read a ``settings.ini``.
 
@@ -310,13 +321,9 @@ def read_settings(path: Path) -> dict[tuple[str, str], str]:
         raise UserError(
             f"{path} is not a settings file: {err}", "Lines read `name = value` under a [section]"
         ) from err
-    known = {(s.section, s.name) for s in SETTINGS}
     values = {(s, n): v.strip() for s in parser.sections() for n, v in parser.items(s)}
     for section, name in values:
-        if (section, name) not in known:
-            names = [n for s, n in known if s == section] or {s for s, _ in known}
-            wanted = name if section in {s for s, _ in known} else section
-            raise UserError(f"{path}: [{section}] {name} is not a setting", nearest(wanted, names))
+        _is_known(section, name, path)
     checked_catalog(values.get(("lake", "catalog"), ""), f"{path}: [lake] catalog")
     for s in SETTINGS:
         _in_range(s, values.get((s.section, s.name), s.default), path)
@@ -417,44 +424,3 @@ def _database_login(catalog: str) -> str:
     given = conninfo.conninfo_to_dict(catalog).get("user")
     usual = {o.keyword: o.val for o in pq.Conninfo.get_defaults()}
     return str(given or (usual[b"user"] or b"").decode() or actor())
-
-
-# %% ../../nbs/1_core/02_settings.ipynb #65c990b0
-def make_folder(path: Path) -> Path:
-    """Make a folder and those above it; below a set-group-id folder as open as that one is."""
-    if not path.is_dir():
-        above = make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        as_open(path, above)
-    return path
-
-
-def as_open(path: Path, above: Path) -> None:
-    """Give a file or folder of ours the group's rights of the set-group-id folder it stands in."""
-    mode, own = above.stat().st_mode, path.stat()
-    if mode & stat.S_ISGID and own.st_uid == os.geteuid():
-        rights = stat.S_IMODE(mode) & (0o2070 if path.is_dir() else 0o0060)
-        path.chmod(stat.S_IMODE(own.st_mode) | rights)
-
-
-# %% ../../nbs/1_core/02_settings.ipynb #a6e7ec0c
-_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "ncpfs")
-
-
-def network_file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The kind of network file system that a path is on; empty when it is local, or unknown.
-
-    Parameters
-    ----------
-    path : Path
-    mounts : Path
-        The kernel's list of what is mounted where.
-    """
-    try:
-        rows = [line.split()[1:3] for line in mounts.read_text().splitlines()]
-    except OSError:
-        return ""
-    above = [str(p) for p in (path.resolve(), *path.resolve().parents)]
-    found = [(len(at), kind) for at, kind in rows if at.replace("\\040", " ") in above]
-    kind = max(found, default=(0, ""))[1]
-    return kind if kind.startswith(_NETWORK) else ""

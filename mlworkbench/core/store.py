@@ -16,14 +16,14 @@ __all__ = [
     "artifacts",
     "views",
     "splits",
+    "data_files",
+    "tags",
     "models",
     "versions",
     "requests",
     "aliases",
     "reigns",
     "events",
-    "data_files",
-    "tags",
     "chains",
     "looks",
     "LAKE_LOCK",
@@ -31,11 +31,11 @@ __all__ = [
     "STALLED",
     "sqlite_url",
     "store_url",
+    "create_store",
     "reading",
     "writing",
-    "held_open",
-    "create_store",
     "check_schema",
+    "held_open",
     "now",
 ]
 
@@ -54,11 +54,13 @@ from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, ForeignKey,
 from .errors import UserError, WorkbenchError
 from .settings import Workbench, open_workbench
 
-# %% ../../nbs/1_core/03_store.ipynb #72fe0313
+# %% ../../nbs/1_core/03_store.ipynb #2cc11400
 SCHEMA_VERSION = 1
 metadata = sa.MetaData()
 
 meta = sa.Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text))
+
+# %% ../../nbs/1_core/03_store.ipynb #1fcd0cf6
 runs = sa.Table(
     "runs",
     metadata,
@@ -132,6 +134,8 @@ artifacts = sa.Table(
     Column("sha256", Text, nullable=False),
     Column("bytes", BigInteger, nullable=False),
 )
+
+# %% ../../nbs/1_core/03_store.ipynb #46bafea5
 views = sa.Table(
     "views",
     metadata,
@@ -158,6 +162,23 @@ splits = sa.Table(
     Column("actor", Text, nullable=False),
     Column("at", DateTime, nullable=False),
 )
+data_files = sa.Table(
+    "data_files",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+tags = sa.Table(
+    "tags",
+    metadata,
+    Column("tag", Text, primary_key=True),
+    Column("snapshot", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at", DateTime, nullable=False),
+)
+
+# %% ../../nbs/1_core/03_store.ipynb #7a7e941b
 models = sa.Table(
     "models",
     metadata,
@@ -226,6 +247,8 @@ reigns = sa.Table(
         postgresql_where=sa.text("until IS NULL"),
     ),
 )
+
+# %% ../../nbs/1_core/03_store.ipynb #0be55191
 events = sa.Table(
     "events",
     metadata,
@@ -238,21 +261,6 @@ events = sa.Table(
     Column("subject", Text, nullable=False),
     Column("reason", Text),
     Column("body", Text, nullable=False),
-)
-data_files = sa.Table(
-    "data_files",
-    metadata,
-    Column("path", Text, primary_key=True),
-    Column("sha256", Text, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-)
-tags = sa.Table(
-    "tags",
-    metadata,
-    Column("tag", Text, primary_key=True),
-    Column("snapshot", Integer, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("at", DateTime, nullable=False),
 )
 chains = sa.Table(
     "chains",  # events of workbenches that were imported, each chain whole
@@ -328,7 +336,68 @@ def _engine(url: str, process: int) -> sa.Engine:
     return engine
 
 
-# %% ../../nbs/1_core/03_store.ipynb #c2b6f5a5
+# %% ../../nbs/1_core/03_store.ipynb #ea91669e
+def _owner(connection: sa.Connection) -> str:
+    """The role that owns the database, quoted: a team's is one that its people are members of."""
+    return connection.exec_driver_sql(
+        "SELECT quote_ident(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = current_database()"
+    ).scalar()
+
+
+def _refuse_strangers(connection: sa.Connection, owner: str) -> None:
+    """Refuse a login that the others, or that would not reach the others' rows."""
+    login, database, member = connection.exec_driver_sql(
+        "SELECT quote_ident(current_user), quote_ident(current_database()), "
+        "pg_has_role(datdba, 'MEMBER') FROM pg_database WHERE datname = current_database()"
+    ).one()
+    if not member:
+        raise WorkbenchError(
+            f"{login} is no member of {owner}, who owns the database {database}: a team shares it through its owner",
+            f"As {owner}: CREATE ROLE {database}_team; ALTER DATABASE {database} OWNER TO "
+            f"{database}_team; GRANT {database}_team TO {login}, and each of the others",
+        )
+
+
+def _open_to_team(connection: sa.Connection) -> None:
+    """Let whoever is a member of the database's owner use what this login makes in it."""
+    owner = _owner(connection)
+    _refuse_strangers(connection, owner)
+    for schema in ("work", "optuna"):
+        if not sa.inspect(connection).has_schema(schema):
+            connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+            connection.exec_driver_sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner}")
+    for right in ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE, SELECT ON SEQUENCES"):
+        connection.exec_driver_sql(f"ALTER DEFAULT PRIVILEGES GRANT {right} TO {owner}")
+
+
+# %% ../../nbs/1_core/03_store.ipynb #10a44fd1
+def create_store(wb: Workbench) -> dict[str, str]:
+    """Create the tables of a new workbench, or join the one that the shared catalog has already.
+
+    Returns
+    -------
+    dict of str to str
+        What the store says of itself: ``schema``, ``log`` (the audit chain's own id) and, on a
+        shared catalog, ``files`` and ``data`` (the team's folders).
+    """
+    engine = _engine(store_url(wb), os.getpid())
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if wb.shared:
+            _open_to_team(connection)
+        metadata.create_all(connection)
+        if not connection.execute(sa.select(meta)).first():
+            said = {"schema": str(SCHEMA_VERSION), "log": secrets.token_hex(16)}
+            if wb.shared:
+                data = str((wb.root / wb.setting("lake", "data")).resolve())
+                said |= {"files": str(wb.files), "data": data}
+                connection.exec_driver_sql(
+                    f"REVOKE UPDATE, DELETE, TRUNCATE ON events FROM {_owner(connection)}"
+                )
+            connection.execute(meta.insert(), [{"name": n, "value": v} for n, v in said.items()])
+        return dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
+
+
+# %% ../../nbs/1_core/03_store.ipynb #46697045
 _checked: set[tuple[str, int]] = set()  # stores that this process has asked for their schema
 
 
@@ -378,78 +447,7 @@ def writing(wb: Workbench | None = None):
     return _begin(wb, writes=True)
 
 
-# %% ../../nbs/1_core/03_store.ipynb #e5086520
-@contextlib.contextmanager
-def held_open(wb: Workbench | None = None) -> Iterator[None]:
-    """Hold a connection that does nothing while the block runs."""
-    wb = open_workbench(wb)
-    with _engine(store_url(wb), os.getpid()).connect() as connection:
-        with connection.begin():
-            connection.execute(sa.select(meta)).first()
-        yield
-
-
-# %% ../../nbs/1_core/03_store.ipynb #45e394f5
-def create_store(wb: Workbench) -> dict[str, str]:
-    """Create the tables of a new workbench, or join the one that the shared catalog has already.
-
-    Returns
-    -------
-    dict of str to str
-        What the store says of itself: ``schema``, ``log`` (the audit chain's own id) and, on a
-        shared catalog, ``files`` and ``data`` (the team's folders).
-    """
-    engine = _engine(store_url(wb), os.getpid())
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if wb.shared:
-            _open_to_team(connection)
-        metadata.create_all(connection)
-        if not connection.execute(sa.select(meta)).first():
-            said = {"schema": str(SCHEMA_VERSION), "log": secrets.token_hex(16)}
-            if wb.shared:
-                data = str((wb.root / wb.setting("lake", "data")).resolve())
-                said |= {"files": str(wb.files), "data": data}
-                connection.exec_driver_sql(
-                    f"REVOKE UPDATE, DELETE, TRUNCATE ON events FROM {_owner(connection)}"
-                )
-            connection.execute(meta.insert(), [{"name": n, "value": v} for n, v in said.items()])
-        return dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
-
-
-def _owner(connection: sa.Connection) -> str:
-    """The role that owns the database, quoted: a team's is one that its people are members of."""
-    return connection.exec_driver_sql(
-        "SELECT quote_ident(pg_get_userbyid(datdba)) FROM pg_database WHERE datname = current_database()"
-    ).scalar()
-
-
-def _refuse_strangers(connection: sa.Connection, owner: str) -> None:
-    """Refuse a login that the others, or that would not reach the others' rows."""
-    login, database, member = connection.exec_driver_sql(
-        "SELECT quote_ident(current_user), quote_ident(current_database()), "
-        "pg_has_role(datdba, 'MEMBER') FROM pg_database WHERE datname = current_database()"
-    ).one()
-    if not member:
-        raise WorkbenchError(
-            f"{login} is no member of {owner}, who owns the database {database}: a team shares it through its owner",
-            f"As {owner}: CREATE ROLE {database}_team; ALTER DATABASE {database} OWNER TO "
-            f"{database}_team; GRANT {database}_team TO {login}, and each of the others",
-        )
-
-
-def _open_to_team(connection: sa.Connection) -> None:
-    """Let whoever is a member of the database's owner use what this login makes in it."""
-    owner = _owner(connection)
-    _refuse_strangers(connection, owner)
-    for schema in ("work", "optuna"):
-        if not sa.inspect(connection).has_schema(schema):
-            connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
-            connection.exec_driver_sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner}")
-    for right in ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE, SELECT ON SEQUENCES"):
-        connection.exec_driver_sql(f"ALTER DEFAULT PRIVILEGES GRANT {right} TO {owner}")
-
-
-# %% ../../nbs/1_core/03_store.ipynb #02fc3481
+# %% ../../nbs/1_core/03_store.ipynb #5c41072d
 def check_schema(wb: Workbench) -> None:
     """Refuse a store that a newer version of the library has written.
 
@@ -460,6 +458,17 @@ def check_schema(wb: Workbench) -> None:
     """
     with reading(wb) as db:
         _refuse_newer(db, wb)
+
+
+# %% ../../nbs/1_core/03_store.ipynb #e5086520
+@contextlib.contextmanager
+def held_open(wb: Workbench | None = None) -> Iterator[None]:
+    """Hold a connection that does nothing while the block runs."""
+    wb = open_workbench(wb)
+    with _engine(store_url(wb), os.getpid()).connect() as connection:
+        with connection.begin():
+            connection.execute(sa.select(meta)).first()
+        yield
 
 
 # %% ../../nbs/1_core/03_store.ipynb #e34416be

@@ -24,7 +24,8 @@ import duckdb
 
 from ..core.errors import UserError
 from .connections import literal, quoted
-from .records import CLOCK, COMMA, DASH, DIGIT, DOT, SIGN, SPACE, ZONE, Counted
+from .records import Counted
+from .scanning import CLOCK, COMMA, DASH, DIGIT, DOT, SIGN, SPACE, ZONE
 
 # %% ../../nbs/2_data/04_columns.ipynb #705f3edd
 MOST_COLUMNS = 4000

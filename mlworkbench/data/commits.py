@@ -22,7 +22,8 @@ import sqlalchemy as sa
 
 from ..core.crash import crash_point
 from ..core.errors import WorkbenchError
-from ..core.settings import Workbench, actor, as_open, open_workbench
+from ..core.folders import as_open
+from ..core.settings import Workbench, actor, open_workbench
 from ..core.store import data_files, reading, writing
 from mlworkbench.data.connections import (
     catalog_identity,

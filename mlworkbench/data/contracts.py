@@ -40,16 +40,10 @@ from .catalog import declare_roles, table_columns
 from .column_roles import Roles, declared, role_rows, roles_of, span, with_rows
 from .commits import write_lake
 from .connections import lake_cursor, lake_state
+from .contract_changes import changes, next_version
+from .contract_text import contract_text
 from .doors import shortened
-from mlworkbench.data.odcs import (
-    MOST_TEXT,
-    Contract,
-    Promise,
-    changes,
-    contract_text,
-    next_version,
-    read_contract,
-)
+from .odcs import MOST_TEXT, Contract, Promise, read_contract
 
 
 # %% ../../nbs/2_data/04_contracts.ipynb #fc878c39

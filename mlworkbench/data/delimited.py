@@ -79,6 +79,16 @@ def _csv_sql(
     return f"read_csv({literal(path)}, columns = {{{columns}}}, {told})"
 
 
+# %% ../../nbs/2_data/05_delimited.ipynb #52b969e5
+def _reading(counted: Counted) -> dict[str, str]:
+    """Further options of the reader, as the count demands."""
+    more = {"strict_mode": "false"} if counted.mixed else {}
+    if counted.longest > 1 << 20:
+        line = str(3 * counted.longest + 1024)
+        more |= {"max_line_size": line, "buffer_size": line}  # else 16 lines a thread
+    return more
+
+
 # %% ../../nbs/2_data/05_delimited.ipynb #b24b1ab6
 SAMPLE_ROWS = 5_000
 
@@ -100,8 +110,8 @@ def _settled(
     return columns
 
 
-# %% ../../nbs/2_data/05_delimited.ipynb #dc7bafeb
-def _towards(columns: list[Column], wanted: Mapping[str, str], name: str) -> list[Column]:
+# %% ../../nbs/2_data/05_delimited.ipynb #49edd3c1
+def _towards(columns: list[Column], wanted: Mapping[str, str]) -> list[Column]:
     """Bring readings to the types of a table that the rows will be appended to."""
     known = {n.lower(): kind for n, kind in wanted.items()}
     brought = []
@@ -141,7 +151,30 @@ def _carefully(
     return found
 
 
+# %% ../../nbs/2_data/05_delimited.ipynb #95e57331
+def _maybe_cards(
+    counted: Counted, types: Mapping[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that may be of card numbers as a whole, and those of text in which single ones may stand."""
+    seen = [*zip(types, counted.texts, counted.longs, counted.filled, strict=True)]
+    whole = [n for n, text, many, of in seen if many * 3 > of or text == of > 0]
+    some = [n for n, text, many, of in seen if 0 < text < of or 0 < many * 2 < of]
+    suspects = could_be_cards({n: types[n] for n in whole})
+    return suspects, tuple(n for n in some if types[n] == "VARCHAR")
+
+
 # %% ../../nbs/2_data/05_delimited.ipynb #994ff580
+def _counted(found: Found, dialect: Dialect, broken: float) -> Counted:
+    """Count a file's records, and refuse one that is longer than any record is."""
+    counted = count_records(found, dialect, broken)
+    if counted.longest > MOST_BYTES:
+        raise UserError(
+            f"{found.path} has a record of {counted.longest:,} bytes; a record may have {MOST_BYTES:,}",
+            "Is a quote left open somewhere?",
+        )
+    return counted
+
+
 def csv_part(
     found: Found,
     wanted: Mapping[str, str],
@@ -174,39 +207,28 @@ def csv_part(
         The file is not whole, or its first line is no header.
     """
     name, dialect = str(found.path), dialect_of(found)
-    counted = count_records(found, dialect, broken)
-    if counted.longest > MOST_BYTES:
-        raise UserError(
-            f"{name} has a record of {counted.longest:,} bytes; a record may have {MOST_BYTES:,}",
-            "Is a quote left open somewhere?",
-        )
+    counted = _counted(found, dialect, broken)
     if counted.encoding != "utf-8":
         dialect = replace(dialect, encoding="cp1252")
     path, plain = readable(found, counted.encoding, scratch, torn=counted.torn)
-    more = {"strict_mode": "false"} if counted.mixed else {}
-    if counted.longest > 1 << 20:
-        line = str(3 * counted.longest + 1024)
-        more |= {"max_line_size": line, "buffer_size": line}  # else 16 lines a thread
+    more = _reading(counted)
     texts = _csv_sql(path, plain, dialect, dict.fromkeys(dialect.names, "VARCHAR"), **more)
     with explained(name), apart() as con:
-        columns = _towards(_settled(con, texts, dialect, counted), wanted, name)
+        columns = _towards(_settled(con, texts, dialect, counted), wanted)
         if careful:
             columns = _carefully(con, texts, columns, wanted, dialect.separator, broken)
-    parsed = {c.name: c.parsed for c in columns}
-    source = _csv_sql(path, plain, dialect, parsed, **more)
+    source = _csv_sql(path, plain, dialect, {c.name: c.parsed for c in columns}, **more)
     raw = {c.name: f"mlw_raw_{i}" for i, c in enumerate(columns) if c.tolerant}
     kept = [f"{c.known} AS {raw[c.name]}" for c in columns if c.tolerant]
-    select = f"SELECT {', '.join([c.sql for c in columns] + kept)} FROM {source}"
     types = {c.name: c.type for c in columns}
-    empties = frozenset(c.name for c in columns if c.empty)
     suspects, watched = _maybe_cards(counted, types)
     return Part(
         name,
-        select,
+        f"SELECT {', '.join([c.sql for c in columns] + kept)} FROM {source}",
         types,
         counted.rows,
         counted.sha256,
-        empties,
+        frozenset(c.name for c in columns if c.empty),
         suspects,
         found,
         raw=raw,
@@ -214,14 +236,3 @@ def csv_part(
         dialect=dialect,
         watched=watched,
     )
-
-
-def _maybe_cards(
-    counted: Counted, types: Mapping[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns that may be of card numbers as a whole, and those of text in which single ones may stand."""
-    seen = [*zip(types, counted.texts, counted.longs, counted.filled, strict=True)]
-    whole = [n for n, text, many, of in seen if many * 3 > of or text == of > 0]
-    some = [n for n, text, many, of in seen if 0 < text < of or 0 < many * 2 < of]
-    suspects = could_be_cards({n: types[n] for n in whole})
-    return suspects, tuple(n for n in some if types[n] == "VARCHAR")

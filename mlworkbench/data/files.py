@@ -32,6 +32,19 @@ from ..core.errors import UserError, nearest
 
 
 # %% ../../nbs/2_data/02_files.ipynb #2d59c0e9
+def _within(found: list[Path], pattern: str) -> list[Path]:
+    """Refuse links out of the folder that a pattern's fixed part names."""
+    fixed = pattern[: min(pattern.index(c) for c in "*?[" if c in pattern)]
+    root = Path(os.path.dirname(fixed) or ".").resolve()
+    for path in found:
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UserError(
+                f"{path} is a symbolic link out of the folder {root}, to {path.resolve()}",
+                "A pattern follows no link out of its folder; name the file itself to take it in",
+            )
+    return found
+
+
 def expand(source: str | Path) -> list[Path]:
     """Name the files that a path or a pattern stands for.
 
@@ -63,15 +76,7 @@ def expand(source: str | Path) -> list[Path]:
             f"no file matches the pattern {text}",
             f"The current folder is {Path.cwd()}; quote the pattern in a shell",
         )
-    fixed = text[: min(text.index(c) for c in "*?[" if c in text)]
-    root = Path(os.path.dirname(fixed) or ".").resolve()
-    for path in found:
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise UserError(
-                f"{path} is a symbolic link out of the folder {root}, to {path.resolve()}",
-                "A pattern follows no link out of its folder; name the file itself to take it in",
-            )
-    return found
+    return _within(found, text)
 
 
 # %% ../../nbs/2_data/02_files.ipynb #e2295a18
@@ -100,27 +105,6 @@ class Found:
 def _stamp(path: Path) -> tuple[int, int, int, int]:
     found = os.stat(path)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-_FOREIGN = (  # first bytes, what it is, the cure; {0} is the file
-    (b"\xff\xfe", "is UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} > mended.csv"),
-    (b"\xfe\xff", "is UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} > mended.csv"),
-    (b"PARE", "is an encrypted Parquet file", "Decrypt it with the client that wrote it"),
-    (b"BZh", "is compressed with bzip2", "bunzip2 -k {0}"),
-    (b"\xfd7zXZ", "is compressed with xz", "unxz -k {0}"),
-    (
-        b"\xd0\xcf\x11\xe0",
-        "is an old Excel workbook",
-        "Save it as CSV, or pass pandas.read_excel({0!r})",
-    ),
-    (b"%PDF", "is a PDF document", "Export the table as CSV"),
-    (
-        b"SQLite format 3",
-        "is an SQLite database",
-        "sqlite3 -csv -header {0} 'select * from …' > out.csv",
-    ),
-    (b"ARROW1", "is an Arrow file", "Pass pyarrow.ipc.open_file({0!r}).read_all()"),
-)
 
 
 # %% ../../nbs/2_data/02_files.ipynb #115912e7
@@ -156,6 +140,44 @@ def _unreadable(path: Path) -> None:
         raise UserError(f"{path} is empty (0 bytes)", "Was its export or download cut off?")
 
 
+# %% ../../nbs/2_data/02_files.ipynb #592c4e5f
+_FOREIGN = (  # first bytes, what it is, the cure; {0} is the file
+    (b"\xff\xfe", "is UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} > mended.csv"),
+    (b"\xfe\xff", "is UTF-16 text", "iconv -f UTF-16 -t UTF-8 {0} > mended.csv"),
+    (b"PARE", "is an encrypted Parquet file", "Decrypt it with the client that wrote it"),
+    (b"BZh", "is compressed with bzip2", "bunzip2 -k {0}"),
+    (b"\xfd7zXZ", "is compressed with xz", "unxz -k {0}"),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "is an old Excel workbook",
+        "Save it as CSV, or pass pandas.read_excel({0!r})",
+    ),
+    (b"%PDF", "is a PDF document", "Export the table as CSV"),
+    (
+        b"SQLite format 3",
+        "is an SQLite database",
+        "sqlite3 -csv -header {0} 'select * from …' > out.csv",
+    ),
+    (b"ARROW1", "is an Arrow file", "Pass pyarrow.ipc.open_file({0!r}).read_all()"),
+)
+
+
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    """Refuse a format that is no table, with the command that makes one of it."""
+    for magic, what, cure in _FOREIGN:
+        if head.startswith(magic):
+            raise UserError(f"{path} {what}", cure.format(str(path)))
+    if head.startswith(b"PK\x03\x04"):
+        book = path.suffix.lower() in (".xlsx", ".xlsm", ".ods")
+        what, cure = (
+            ("an Excel workbook", f"Save it as CSV, or pass pandas.read_excel({str(path)!r})")
+            if book
+            else ("a zip archive", f"unzip {path}; gzip and zstd are read as they are")
+        )
+        raise UserError(f"{path} is {what}", cure)
+
+
+# %% ../../nbs/2_data/02_files.ipynb #8d6baa00
 def look(path: str | Path) -> Found:
     """Say what a file is, from its status and first bytes.
 
@@ -178,17 +200,7 @@ def look(path: str | Path) -> Found:
     stamp = _stamp(path)
     with open(path, "rb") as file:
         head = file.read(64)
-    for magic, what, cure in _FOREIGN:
-        if head.startswith(magic):
-            raise UserError(f"{path} {what}", cure.format(str(path)))
-    if head.startswith(b"PK\x03\x04"):
-        book = path.suffix.lower() in (".xlsx", ".xlsm", ".ods")
-        what, cure = (
-            ("an Excel workbook", f"Save it as CSV, or pass pandas.read_excel({str(path)!r})")
-            if book
-            else ("a zip archive", f"unzip {path}; gzip and zstd are read as they are")
-        )
-        raise UserError(f"{path} is {what}", cure)
+    _refuse_foreign(path, head)
     if head.startswith(b"PAR1"):
         return Found(path, "parquet", "none", stamp)
     compression = "none"
@@ -206,12 +218,7 @@ def look(path: str | Path) -> Found:
     return Found(path, kind, compression, stamp)
 
 
-# %% ../../nbs/2_data/02_files.ipynb #1d110afc
-CHUNK = 1 << 22
-FREE_BYTES = 64 << 20
-MOST_RATIO = 200
-
-
+# %% ../../nbs/2_data/02_files.ipynb #e3e10fca
 class _Hashed:
     """A file that hashes what is read from it, on a second core."""
 
@@ -243,6 +250,12 @@ def _unpacked(found: Found, hashed: _Hashed):
 
         return pa.CompressedInputStream(pa.PythonFile(hashed, mode="r"), "zstd")
     return hashed
+
+
+# %% ../../nbs/2_data/02_files.ipynb #5fc91263
+CHUNK = 1 << 22
+FREE_BYTES = 64 << 20
+MOST_RATIO = 200
 
 
 def chunks(found: Found, digest: list[str] | None = None, size: int = CHUNK) -> Iterator[bytes]:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = [
     "KeptSplit",
-    "find_split",
     "list_splits",
+    "find_split",
     "keep_split",
     "kept_sql",
     "test_rows",
@@ -26,6 +26,7 @@ from ..core.settings import Workbench, actor, open_workbench
 from ..core.store import now, reading, writing
 from ..core.store import splits as kept_splits
 from .catalog import newest_snapshot, snapshot_number, table_columns
+from .column_roles import Roles
 from .commits import write_lake
 from .connections import lake_cursor, quoted
 from .contracts import roles
@@ -66,20 +67,7 @@ class KeptSplit:
     actor: str
 
 
-def find_split(name: str, wb: Workbench | None = None) -> KeptSplit:
-    """Find a kept split.
-
-    Raises
-    ------
-    UserError
-        There is none of that name.
-    """
-    known = {split.split: split for split in list_splits(wb)}
-    if name not in known:
-        raise UserError(f"no split '{name}' is kept", nearest(name, known))
-    return known[name]
-
-
+# %% ../../nbs/2_data/09_kept.ipynb #d76d9cc8
 def list_splits(wb: Workbench | None = None) -> list[KeptSplit]:
     """List the splits that are kept, oldest first."""
     with reading(wb) as db:
@@ -98,6 +86,92 @@ def list_splits(wb: Workbench | None = None) -> list[KeptSplit]:
         )
         for r in rows
     ]
+
+
+def find_split(name: str, wb: Workbench | None = None) -> KeptSplit:
+    """Find a kept split.
+
+    Raises
+    ------
+    UserError
+        There is none of that name.
+    """
+    known = {split.split: split for split in list_splits(wb)}
+    if name not in known:
+        raise UserError(f"no split '{name}' is kept", nearest(name, known))
+    return known[name]
+
+
+# %% ../../nbs/2_data/09_kept.ipynb #a5a3767a
+@dataclass(frozen=True)
+class _Columns:
+    """The columns that a split is made by; empty where there are none."""
+
+    key: tuple[str, ...]
+    time: str
+    entity: str
+    label: str
+
+
+def _columns(named: _Columns, said: Roles, known: dict[str, str], table: str) -> _Columns:
+    """The named columns, else the contract's, when the table has them."""
+    found = _Columns(
+        tuple(named.key or said.key),
+        named.time or said.time or "",
+        named.entity or next(iter(said.entity), ""),
+        named.label or said.label or "",
+    )
+    for column in filter(None, (*found.key, found.time, found.label, found.entity)):
+        if column not in known:
+            raise UserError(f"table '{table}' has no column '{column}'", nearest(column, known))
+    return found
+
+
+# %% ../../nbs/2_data/09_kept.ipynb #41f286d1
+def _refuse(name: str, sealed: bool, label: str, table: str, wb: Workbench) -> None:
+    """Refuse a name that is taken or none, and a seal without a label."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}", name):
+        raise UserError(f"'{name}' cannot name a split", "Letters, digits, _ and -")
+    if name in {split.split for split in list_splits(wb)}:
+        raise UserError(
+            f"a split '{name}' is kept already, and never changes", "Choose another name"
+        )
+    if sealed and not label:
+        raise UserError(
+            "a sealed split needs to know the label",
+            f"Name it, or declare it in {table}'s contract",
+        )
+
+
+# %% ../../nbs/2_data/09_kept.ipynb #6bbe2eab
+def _write_rows(name: str, table: str, query: str, days: str, wb: Workbench) -> dict[str, int]:
+    """Write the rows of a split into the lake; returns how many each part has."""
+    with write_lake(f"split {name} of {table}", wb=wb) as write:
+        write.con.execute(
+            "CREATE TABLE IF NOT EXISTS mlw_splits (split VARCHAR, row_key VARCHAR, part VARCHAR)"
+        )
+        write.con.execute("DELETE FROM mlw_splits WHERE split = ?", [name])
+        write.con.execute(f"INSERT INTO mlw_splits SELECT ?, row_key, split FROM ({query})", [name])
+        count = "SELECT part, count(row_key) FROM mlw_splits WHERE split = ? GROUP BY part ORDER BY part"
+        rows = dict(write.con.execute(count, [name]).fetchall())
+        for part in ("train", "test"):
+            if not rows.get(part):
+                first, last = write.con.execute(days).fetchone() if days else ("", "")
+                reach = f"; {table} reaches from {first} to {last}" if days else ""
+                raise UserError(
+                    f"split '{name}' of {table} would have no {part} rows{reach}",
+                    "Choose another recipe, or other shares; nothing was kept",
+                )
+        return rows
+
+
+def _record(kept: KeptSplit, wb: Workbench) -> None:
+    row = {"split": kept.split, "table_name": kept.table, "recipe": kept.recipe}
+    row |= {"key": json.dumps(kept.key), "label": kept.label, "snapshot": kept.snapshot}
+    row |= {"sealed": kept.sealed, "rows": json.dumps(kept.rows), "actor": kept.actor}
+    with writing(wb) as db:
+        db.execute(kept_splits.insert(), row | {"at": now()})
+        record_event(db, "keep split", kept.split, None, table=kept.table, recipe=kept.recipe)
 
 
 # %% ../../nbs/2_data/09_kept.ipynb #b60a563a
@@ -149,82 +223,24 @@ def keep_split(
         The name is taken or no name, or the table lacks what the recipe needs.
     """
     wb = open_workbench(wb)
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}", name):
-        raise UserError(f"'{name}' cannot name a split", "Letters, digits, _ and -")
-    if name in {split.split for split in list_splits(wb)}:
-        raise UserError(
-            f"a split '{name}' is kept already, and never changes", "Choose another name"
-        )
     snapshot = newest_snapshot(wb) if at is None else snapshot_number(at, wb)
-    known, said = table_columns(table, snapshot, wb), roles(table, wb)
-    key = tuple(key or said.key)
-    time, label = time or said.time or "", label or said.label or ""
-    entity = entity or next(iter(said.entity), "")
-    for column in filter(None, (*key, time, entity, label)):
-        if column not in known:
-            raise UserError(f"table '{table}' has no column '{column}'", nearest(column, known))
-    _check_seal(sealed, label, table)
+    said = roles(table, wb)
+    named = _Columns(tuple(key), time, entity, label)
+    by = _columns(named, said, table_columns(table, snapshot, wb), table)
+    _refuse(name, sealed, by.label, table, wb)
+    when, who, what = by.time or None, by.entity or None, by.label or None
     gap = f"{int(said.delay.total_seconds())} seconds" if said.delay else ""
     source = f"(SELECT *, rowid FROM lake.main.{quoted(table)} AT (VERSION => {snapshot}))"
-    query = split_sql(
-        recipe,
-        source,
-        key,
-        time or None,
-        entity or None,
-        label or None,
-        test,
-        validation,
-        seed,
-        gap,
-    )
-    days = f"SELECT min({quoted(time)}), max({quoted(time)}) FROM {source}" if time else ""
+    query = split_sql(recipe, source, by.key, when, who, what, test, validation, seed, gap)
+    days = f"SELECT min({quoted(when)}), max({quoted(when)}) FROM {source}" if when else ""
     rows = _write_rows(name, table, query, days, wb)
-    used = str(resolve_split(parse_split(recipe), time or None, entity or None))
-    kept = KeptSplit(name, table, used, key, label, snapshot, sealed, rows, actor())
+    used = str(resolve_split(parse_split(recipe), when, who))
+    kept = KeptSplit(name, table, used, by.key, by.label, snapshot, sealed, rows, actor())
     _record(kept, wb)
     return kept
 
 
-def _check_seal(sealed: bool, label: str, table: str) -> None:
-    if sealed and not label:
-        raise UserError(
-            "a sealed split needs to know the label",
-            f"Name it, or declare it in {table}'s contract",
-        )
-
-
-def _write_rows(name: str, table: str, query: str, days: str, wb: Workbench) -> dict[str, int]:
-    """Write the rows of a split into the lake; returns how many each part has."""
-    with write_lake(f"split {name} of {table}", wb=wb) as write:
-        write.con.execute(
-            "CREATE TABLE IF NOT EXISTS mlw_splits (split VARCHAR, row_key VARCHAR, part VARCHAR)"
-        )
-        write.con.execute("DELETE FROM mlw_splits WHERE split = ?", [name])
-        write.con.execute(f"INSERT INTO mlw_splits SELECT ?, row_key, split FROM ({query})", [name])
-        count = "SELECT part, count(row_key) FROM mlw_splits WHERE split = ? GROUP BY part ORDER BY part"
-        rows = dict(write.con.execute(count, [name]).fetchall())
-        for part in ("train", "test"):
-            if not rows.get(part):
-                first, last = write.con.execute(days).fetchone() if days else ("", "")
-                reach = f"; {table} reaches from {first} to {last}" if days else ""
-                raise UserError(
-                    f"split '{name}' of {table} would have no {part} rows{reach}",
-                    "Choose another recipe, or other shares; nothing was kept",
-                )
-        return rows
-
-
-def _record(kept: KeptSplit, wb: Workbench) -> None:
-    row = {"split": kept.split, "table_name": kept.table, "recipe": kept.recipe}
-    row |= {"key": json.dumps(kept.key), "label": kept.label, "snapshot": kept.snapshot}
-    row |= {"sealed": kept.sealed, "rows": json.dumps(kept.rows), "actor": kept.actor}
-    with writing(wb) as db:
-        db.execute(kept_splits.insert(), row | {"at": now()})
-        record_event(db, "keep split", kept.split, None, table=kept.table, recipe=kept.recipe)
-
-
-# %% ../../nbs/2_data/09_kept.ipynb #8d976284
+# %% ../../nbs/2_data/09_kept.ipynb #5a0c79fa
 def kept_sql(name: str, part: str = "") -> str:
     """Write the query of a kept split: ``row_key`` and ``split``; of one part where it is named."""
     some = f" AND part = '{part}'" if part in ("train", "validation", "test") else ""
@@ -238,6 +254,7 @@ def test_rows(split: str, wb: Workbench | None = None) -> list[str]:
     return [key for key, _ in lake_cursor(wb).execute(query).fetchall()]
 
 
+# %% ../../nbs/2_data/09_kept.ipynb #f90f984c
 def open_test(split: str, reason: str, wb: Workbench | None = None) -> None:
     """Record that evaluation asked for the labels of a sealed test.
 

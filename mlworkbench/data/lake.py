@@ -11,12 +11,11 @@ import os
 from pathlib import Path
 
 from ..core.errors import UserError, WorkbenchError
+from ..core.folders import make_folder, network_file_system
 from mlworkbench.core.settings import (
     Workbench,
     checked_catalog,
     is_workbench,
-    make_folder,
-    network_file_system,
     read_settings,
     settings_text,
 )

@@ -7,6 +7,7 @@ __all__ = [
     "ROLES",
     "SINGLE",
     "PROTECTIONS",
+    "DIRECTIONS",
     "LIMITS",
     "MOST_TEXT",
     "MOST_ALIASES",
@@ -16,27 +17,21 @@ __all__ = [
     "Contract",
     "load_yaml",
     "read_contract",
-    "logical",
-    "contract_text",
-    "changes",
-    "next_version",
 ]
 
 # %% ../../nbs/2_data/01_odcs.ipynb #fb7d9369
-import copy
 import datetime as dt
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import UserError, nearest
 
-# %% ../../nbs/2_data/01_odcs.ipynb #6fa157dd
+# %% ../../nbs/2_data/01_odcs.ipynb #26c8b82e
 ROLES = "time entity label amount blocked sensitive card personal forbidden".split()
 SINGLE = ("time", "label", "amount", "blocked")
 PROTECTIONS = ("mask", "hash", "keep")
+DIRECTIONS = ("increasing", "decreasing")
 LIMITS = ("exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength")
 
 
@@ -85,6 +80,7 @@ class Promise:
     protect: str = ""
 
 
+# %% ../../nbs/2_data/01_odcs.ipynb #6e6ee973
 @dataclass(frozen=True)
 class Contract:
     """What a table promises.
@@ -164,28 +160,7 @@ def load_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line} is no plain YAML: {said}", "Mend that line") from err
 
 
-# %% ../../nbs/2_data/01_odcs.ipynb #5050ded3
-def _custom(of: Mapping) -> dict[str, Any]:
-    """The custom properties of a part of the document, as name to values."""
-    found: dict[str, list] = {}
-    for item in of.get("customProperties") or []:
-        if isinstance(item, dict) and item.get("property"):
-            value = item.get("value")
-            found.setdefault(item["property"], []).extend(
-                value if isinstance(value, list) else [value]
-            )
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """A date or moment as the text that SQL reads."""
-    return (
-        value.isoformat(sep=" ")
-        if isinstance(value, dt.datetime)
-        else (value.isoformat() if isinstance(value, dt.date) else value)
-    )
-
-
+# %% ../../nbs/2_data/01_odcs.ipynb #3b1c9cc5
 _OPTIONS = ("minimum", "maximum", "pattern", *LIMITS)
 _UNCHECKED = (
     *("format", "timezone", "defaultTimezone", "multipleOf", "minProperties", "maxProperties"),
@@ -208,13 +183,6 @@ def _options(of: dict, where: str) -> dict:
     return options
 
 
-def _unchecked(of: dict) -> list[str]:
-    """What is promised of a column, and what nothing checks."""
-    words = [w for w in of.get("logicalTypeOptions") or {} if w in _UNCHECKED]
-    words += ["unique"] if of.get("unique") and not of.get("primaryKey") else []
-    return [f"{word} of {of['name']}" for word in [*words, *_quality(of)]]
-
-
 def _quality(of: dict) -> list[str]:
     """The quality rules of a column or a table, by the name that they have."""
     named = (
@@ -224,7 +192,56 @@ def _quality(of: dict) -> list[str]:
     return [f"quality rule {name}" for name in named]
 
 
+def _unchecked(of: dict) -> list[str]:
+    """What is promised of a column, and what nothing checks."""
+    words = [w for w in of.get("logicalTypeOptions") or {} if w in _UNCHECKED]
+    words += ["unique"] if of.get("unique") and not of.get("primaryKey") else []
+    return [f"{word} of {of['name']}" for word in [*words, *_quality(of)]]
+
+
+# %% ../../nbs/2_data/01_odcs.ipynb #f6ee7690
+def _custom(of: Mapping) -> dict[str, Any]:
+    """The custom properties of a part of the document, as name to values."""
+    found: dict[str, list] = {}
+    for item in of.get("customProperties") or []:
+        if isinstance(item, dict) and item.get("property"):
+            value = item.get("value")
+            found.setdefault(item["property"], []).extend(
+                value if isinstance(value, list) else [value]
+            )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A date or moment as the text that SQL reads."""
+    return (
+        value.isoformat(sep=" ")
+        if isinstance(value, dt.datetime)
+        else (value.isoformat() if isinstance(value, dt.date) else value)
+    )
+
+
+def _one_of(word: Any, known: tuple[str, ...], what: str, where: str) -> str:
+    """A word of ours as text, where it is empty or known."""
+    if word not in ("", *known):
+        raise UserError(f"{where}: {what} is {word!r}", nearest(str(word), known))
+    return str(word)
+
+
+def _range(limits: Mapping, name: str, where: str) -> tuple[Any, Any]:
+    """Smallest and largest value, when they are not upside down."""
+    low, high = _plain(limits.get("minimum")), _plain(limits.get("maximum"))
+    both = low is not None and high is not None
+    if both and isinstance(low, str) == isinstance(high, str) and low > high:
+        raise UserError(
+            f"{where}: the range of {name} is upside down: {low} to {high}", "Swap them"
+        )
+    return low, high
+
+
+# %% ../../nbs/2_data/01_odcs.ipynb #7f89c2d8
 def _promise(of: dict, where: str) -> Promise:
+    """What the document says of one column."""
     name, custom = of.get("name"), _custom(of)
     if not isinstance(name, str) or not name:
         raise UserError(f"{where} has a property without a name", "Give it the column's name")
@@ -233,23 +250,13 @@ def _promise(of: dict, where: str) -> Promise:
     for role in roles:
         if role not in ROLES:
             raise UserError(f"{where}: column {name} has the role {role!r}", nearest(role, ROLES))
-    protect = str((custom.get("protect") or [""])[0])
-    if protect not in ("", *PROTECTIONS):
-        raise UserError(f"{where}: protect of {name} is {protect!r}", nearest(protect, PROTECTIONS))
+    ours = {word: (custom.get(word) or [""])[0] for word in ("delay", "monotone", "protect")}
+    protect = _one_of(str(ours["protect"]), PROTECTIONS, f"protect of {name}", where)
     if "card" in roles and protect == "keep":
         raise UserError(
             f"{where}: {name} is a card number and cannot be kept", "protect: mask or hash"
         )
-    low, high = _plain(limits.get("minimum")), _plain(limits.get("maximum"))
-    if (
-        low is not None
-        and high is not None
-        and isinstance(low, str) == isinstance(high, str)
-        and low > high
-    ):
-        raise UserError(
-            f"{where}: the range of {name} is upside down: {low} to {high}", "Swap them"
-        )
+    low, high = _range(limits, name, where)
     return Promise(
         name,
         str(of.get("physicalType") or ""),
@@ -261,22 +268,13 @@ def _promise(of: dict, where: str) -> Promise:
         str(limits.get("pattern") or ""),
         tuple((word, _plain(limits[word])) for word in LIMITS if word in limits),
         roles,
-        str((custom.get("delay") or [""])[0]),
-        _direction((custom.get("monotone") or [""])[0], name, where),
+        str(ours["delay"]),
+        _one_of(ours["monotone"], DIRECTIONS, f"monotone of {name}", where),
         protect,
     )
 
 
-def _direction(word: Any, name: str, where: str) -> str:
-    if word not in ("", "increasing", "decreasing"):
-        raise UserError(
-            f"{where}: monotone of {name} is {word!r}",
-            nearest(str(word), ["increasing", "decreasing"]),
-        )
-    return word
-
-
-# %% ../../nbs/2_data/01_odcs.ipynb #2b5969c5
+# %% ../../nbs/2_data/01_odcs.ipynb #d41eae53
 UNITS = {"d": "days", "day": "days", "h": "hours", "hour": "hours", "m": "months", "min": "minutes"}
 
 
@@ -288,54 +286,7 @@ def _freshness(document: Mapping) -> str:
     return ""
 
 
-def read_contract(text: str, where: str, table: str = "") -> Contract:
-    """Read a contract.
-
-    Parameters
-    ----------
-    text : str
-        YAML in the Open Data Contract Standard's form.
-    where : str
-        The file, for messages.
-    table : str
-        The table it must be about; where the file describes several, the one to take.
-
-    Returns
-    -------
-    Contract
-
-    Raises
-    ------
-    UserError
-        It is no YAML, not in the standard's form, about another table, or contradicts itself.
-    """
-    from open_data_contract_standard.model import OpenDataContractStandard
-    from pydantic import ValidationError
-
-    document = load_yaml(text, where)
-    if not isinstance(document, dict):
-        raise UserError(f"{where} is no contract", "`mlworkbench contract infer TABLE` writes one")
-    try:
-        OpenDataContractStandard(**document)
-    except (ValidationError, TypeError) as err:
-        first = (
-            err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": str(err)}
-        )
-        place = ".".join(map(str, first["loc"]))
-        more = "; write enum: [{value: A}, {value: B}]" if "enum" in first["loc"] else ""
-        raise UserError(
-            f"{where} is not in the form of the Open Data Contract Standard: {place}: {first['msg']}{more}",
-            "https://bitol-io.github.io/open-data-contract-standard has the words",
-        ) from err
-    schemas = document.get("schema") or []
-    named = [s for s in schemas if str(s.get("name", "")).lower() == table.lower()]
-    if table and not named:
-        names = ", ".join(str(s.get("name")) for s in schemas) or "none"
-        raise UserError(f"{where} says nothing of the table {table}", f"It describes: {names}")
-    return _contract(document, (named or schemas or [{}])[0], where)
-
-
-# %% ../../nbs/2_data/01_odcs.ipynb #4343fb28
+# %% ../../nbs/2_data/01_odcs.ipynb #014b085a
 def _contract(document: dict, schema: dict, where: str) -> Contract:
     held = schema.get("properties") or []
     columns = tuple(_promise(p, where) for p in held)
@@ -363,175 +314,54 @@ def _contract(document: dict, schema: dict, where: str) -> Contract:
     )
 
 
-# %% ../../nbs/2_data/01_odcs.ipynb #4ea23cf8
-def logical(kind: str) -> str:
-    """The standard's word for a DuckDB type."""
-    bare = kind.split("(")[0]
-    if kind.endswith("[]"):
-        return "array"
-    if bare in ("STRUCT", "MAP", "JSON"):
-        return "object"
-    if bare == "BOOLEAN" or bare == "DATE" or bare == "TIME":
-        return bare.lower()
-    if bare.startswith("TIMESTAMP"):
-        return "timestamp"
-    if "INT" in bare and bare != "INTERVAL":
-        return "integer"
-    return "number" if bare in ("DOUBLE", "FLOAT", "DECIMAL") else "string"
+# %% ../../nbs/2_data/01_odcs.ipynb #3d905893
+def _refuse_form(document: dict, where: str) -> None:
+    """Refuse what is not in the standard's form, with the first place and why."""
+    from open_data_contract_standard.model import OpenDataContractStandard
+    from pydantic import ValidationError
+
+    try:
+        OpenDataContractStandard(**document)
+    except (ValidationError, TypeError) as err:
+        first = (
+            err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": str(err)}
+        )
+        place = ".".join(map(str, first["loc"]))
+        more = "; write enum: [{value: A}, {value: B}]" if "enum" in first["loc"] else ""
+        raise UserError(
+            f"{where} is not in the form of the Open Data Contract Standard: {place}: {first['msg']}{more}",
+            "https://bitol-io.github.io/open-data-contract-standard has the words",
+        ) from err
 
 
-def _property(promise: Promise, key: tuple[str, ...], before: dict) -> dict:
-    """A promise as a property of the document, over what stood there."""
-    said = {
-        k: v
-        for k, v in before.items()
-        if k not in ("primaryKey", "primaryKeyPosition", "required", "enum")
-    }
-    said["name"] = promise.name
-    if promise.type:
-        said |= {"physicalType": promise.type, "logicalType": logical(promise.type)}
-    if promise.description:
-        said["description"] = promise.description
-    if promise.required:
-        said["required"] = True
-    if promise.name in key:
-        said |= {"primaryKey": True, "primaryKeyPosition": key.index(promise.name) + 1}
-    options = {
-        k: v
-        for k, v in (before.get("logicalTypeOptions") or {}).items()
-        if k not in ("minimum", "maximum", "pattern")
-    }
-    limits = (
-        ("minimum", promise.low),
-        ("maximum", promise.high),
-        ("pattern", promise.pattern or None),
-    )
-    options |= {k: v for k, v in limits if v is not None}
-    said.pop("logicalTypeOptions", None)
-    if options:
-        said["logicalTypeOptions"] = options
-    if promise.allowed:
-        said["enum"] = [{"value": v} for v in promise.allowed]
-    ours = ("role", "delay", "monotone", "protect")
-    custom = [c for c in before.get("customProperties") or [] if c.get("property") not in ours]
-    custom += [{"property": "role", "value": role} for role in promise.roles]
-    custom += [
-        {"property": p, "value": getattr(promise, p)} for p in ours[1:] if getattr(promise, p)
-    ]
-    said.pop("customProperties", None)
-    return said | ({"customProperties": custom} if custom else {})
-
-
-# %% ../../nbs/2_data/01_odcs.ipynb #896c57d6
-def contract_text(contract: Contract) -> str:
-    """Write a contract as YAML.
+def read_contract(text: str, where: str, table: str = "") -> Contract:
+    """Read a contract.
 
     Parameters
     ----------
-    contract : Contract
+    text : str
+        YAML in the Open Data Contract Standard's form.
+    where : str
+        The file, for messages.
+    table : str
+        The table it must be about; where the file describes several, the one to take.
 
     Returns
     -------
-    str
-        What `read_contract` reads back to the same contract.
+    Contract
+
+    Raises
+    ------
+    UserError
+        It is no YAML, not in the standard's form, about another table, or contradicts itself.
     """
-    import yaml
-
-    document = copy.deepcopy(contract.document) or {
-        "apiVersion": "v3.2.0",
-        "kind": "DataContract",
-        "id": contract.table,
-        "name": contract.table,
-        "version": contract.version,
-        "status": "active",
-    }
-    document["version"] = contract.version
-    schemas = document.setdefault("schema", [])
-    schema = next(
-        (s for s in schemas if str(s.get("name", "")).lower() == contract.table.lower()), None
-    )
-    if schema is None:
-        schema = {"name": contract.table, "logicalType": "object", "physicalType": "table"}
-        schemas.append(schema)
-    held = {p["name"].lower(): p for p in schema.get("properties") or []}
-    schema["properties"] = [
-        _property(p, contract.key, held.get(p.name.lower(), {})) for p in contract.columns
-    ]
-    return yaml.safe_dump(
-        json.loads(json.dumps(document, default=str)),
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-    )
-
-
-# %% ../../nbs/2_data/01_odcs.ipynb #d7015048
-def _beyond(now: Any, was: Any) -> bool:
-    """Whether a limit lies above another; one of another type counts, for nobody can tell."""
-    return isinstance(now, str) != isinstance(was, str) or now > was
-
-
-def _tightened(was: Promise, now: Promise) -> list[str]:
-    said = []
-    if now.required and not was.required:
-        said.append("now required")
-    if now.low is not None and (was.low is None or _beyond(now.low, was.low)):
-        said.append(f"at least {now.low}")
-    if now.high is not None and (was.high is None or _beyond(was.high, now.high)):
-        said.append(f"at most {now.high}")
-    if now.allowed and (not was.allowed or set(was.allowed) - set(now.allowed)):
-        said.append("fewer values allowed")
-    if now.pattern and now.pattern != was.pattern:
-        said.append("another pattern")
-    said += [f"{word} {value}" for word, value in now.limits if (word, value) not in was.limits]
-    return said
-
-
-def changes(was: Contract, now: Contract) -> list[tuple[str, bool]]:
-    """Say what changed between two contracts.
-
-    Parameters
-    ----------
-    was, now : Contract
-
-    Returns
-    -------
-    list of (str, bool)
-        Each change in words, and whether it breaks somebody.
-    """
-    found: list[tuple[str, bool]] = []
-    if was.key != now.key:
-        found.append(
-            (f"key {', '.join(was.key) or 'none'} → {', '.join(now.key) or 'none'}", bool(was.key))
-        )
-    if was.freshness != now.freshness:
-        found.append(
-            (f"freshness {was.freshness or 'any'} → {now.freshness or 'any'}", bool(now.freshness))
-        )
-    for old in was.columns:
-        new = now.promise(old.name)
-        if new is None:
-            found.append((f"{old.name} is gone", True))
-            continue
-        if old.type and new.type and old.type != new.type:
-            found.append((f"{old.name} {old.type} → {new.type}", True))
-        if old.roles != new.roles:
-            lost = set(old.roles) - set(new.roles)
-            words = f"{old.name} is {', '.join(new.roles) or 'nothing special'}"
-            found.append((words, bool(lost & {"time", "entity", "label", "amount", "blocked"})))
-        for word in ("delay", "monotone", "protect"):
-            before, after = getattr(old, word), getattr(new, word)
-            if before != after:
-                said = f"{old.name}: {word} {before or 'none'} → {after or 'none'}"
-                found.append((said, word == "protect" and bool(before)))
-        found += [(f"{old.name}: {said}", True) for said in _tightened(old, new)]
-        if old != new and not any(text.startswith(old.name) for text, _ in found):
-            found.append((f"{old.name} is described or allowed more", False))
-    found += [(f"{p.name} is new", p.required) for p in now.columns if was.promise(p.name) is None]
-    return found
-
-
-def next_version(version: str, breaking: bool) -> str:
-    """The version after a change: the first number counts breaking ones."""
-    parts = [int(n) for n in re.findall(r"\d+", version)[:3]] + [0, 0, 0]
-    return f"{parts[0] + 1}.0.0" if breaking else f"{parts[0]}.{parts[1] + 1}.0"
+    document = load_yaml(text, where)
+    if not isinstance(document, dict):
+        raise UserError(f"{where} is no contract", "`mlworkbench contract infer TABLE` writes one")
+    _refuse_form(document, where)
+    schemas = document.get("schema") or []
+    named = [s for s in schemas if str(s.get("name", "")).lower() == table.lower()]
+    if table and not named:
+        names = ", ".join(str(s.get("name")) for s in schemas) or "none"
+        raise UserError(f"{where} says nothing of the table {table}", f"It describes: {names}")
+    return _contract(document, (named or schemas or [{}])[0], where)

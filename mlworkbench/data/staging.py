@@ -10,8 +10,8 @@ __all__ = [
     "tell_apart",
     "write_staged",
     "Broken",
-    "torn_rows",
     "broken_rows",
+    "torn_rows",
     "quarantine",
 ]
 
@@ -77,7 +77,7 @@ def clean_select(
     return f"SELECT {_values(part.columns, contract)} FROM ({part.open(con)}){where}"
 
 
-# %% ../../nbs/2_data/06_staging.ipynb #82e45e86
+# %% ../../nbs/2_data/06_staging.ipynb #ef5c046a
 def _as_json(
     columns: Mapping[str, str], raw: Mapping[str, str], contract: Contract, watched: Sequence[str]
 ) -> str:
@@ -98,6 +98,7 @@ def _as_json(
     return f"CAST(to_json({{{', '.join(f'{literal(n)}: {text(n, k)}' for n, k in columns.items())}}}) AS VARCHAR)"
 
 
+# %% ../../nbs/2_data/06_staging.ipynb #df8bea09
 def stage(
     part: Part,
     number: int,
@@ -156,7 +157,7 @@ def stage(
     return path
 
 
-# %% ../../nbs/2_data/06_staging.ipynb #22259596
+# %% ../../nbs/2_data/06_staging.ipynb #2ed2bacd
 def _same(left: str, right: str, columns: Sequence[str]) -> str:
     return (
         " AND ".join(
@@ -250,7 +251,7 @@ def write_staged(
         )
 
 
-# %% ../../nbs/2_data/06_staging.ipynb #744adf37
+# %% ../../nbs/2_data/06_staging.ipynb #ac3bc942
 @dataclass(frozen=True)
 class Broken:
     """One row that goes to quarantine.
@@ -270,27 +271,6 @@ class Broken:
     reason: str
     column: str
     row: str | None
-
-
-def torn_rows(parts: Sequence[Part], contract: Contract) -> list[Broken]:
-    """The records that are not whole, as rows for quarantine; their text only where nothing is protected."""
-    found, secret = [], any(how_protected(p) for p in contract.columns)
-    for number, part in enumerate(parts):
-        texts = (
-            torn_texts(part.found, part.torn, part.dialect.encoding)
-            if part.torn and not secret
-            else []
-        )
-        for i, torn in enumerate(part.torn):
-            columns = "column" if torn.columns == 1 else "columns"
-            said = f"{torn.columns:,} {columns} where the header has {len(part.dialect.names):,}"
-            row = json.dumps({"": _masked(texts[i])}, ensure_ascii=False) if texts else None
-            found.append(Broken(number, torn.line, said, "", row))
-    return found
-
-
-def _masked(text: str) -> str:
-    return re.sub(r"(?:\d[ -]?){9,15}(\d{4})(?=\D|$)", r"************\1", text)
 
 
 def broken_rows(
@@ -323,7 +303,35 @@ def broken_rows(
     return found
 
 
-# %% ../../nbs/2_data/06_staging.ipynb #f6dd558b
+# %% ../../nbs/2_data/06_staging.ipynb #872a9d46
+def _masked(text: str) -> str:
+    return re.sub(r"(?:\d[ -]?){9,15}(\d{4})(?=\D|$)", r"************\1", text)
+
+
+def torn_rows(parts: Sequence[Part], contract: Contract) -> list[Broken]:
+    """The records that are not whole, as rows for quarantine; their text only where nothing is protected."""
+    found, secret = [], any(how_protected(p) for p in contract.columns)
+    for number, part in enumerate(parts):
+        texts = (
+            torn_texts(part.found, part.torn, part.dialect.encoding)
+            if part.torn and not secret
+            else []
+        )
+        for i, torn in enumerate(part.torn):
+            columns = "column" if torn.columns == 1 else "columns"
+            said = f"{torn.columns:,} {columns} where the header has {len(part.dialect.names):,}"
+            row = json.dumps({"": _masked(texts[i])}, ensure_ascii=False) if texts else None
+            found.append(Broken(number, torn.line, said, "", row))
+    return found
+
+
+# %% ../../nbs/2_data/06_staging.ipynb #e51cbe60
+def _mark(b: Broken, table: str, part: Part) -> str:
+    """The id of a row in quarantine."""
+    words = f"{table.lower()}\n{part.fingerprint}\n{b.line}\n{b.row}\n{b.column}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
 def quarantine(
     con: duckdb.DuckDBPyConnection,
     table: str,
@@ -352,14 +360,9 @@ def quarantine(
 
     if not broken:
         return 0
-
-    def mark(b: Broken) -> str:
-        words = f"{table.lower()}\n{parts[b.part].fingerprint}\n{b.line}\n{b.row}\n{b.column}"
-        return hashlib.sha256(words.encode()).hexdigest()[:16]
-
     rows = pa.table(
         {
-            "id": [mark(b) for b in broken],
+            "id": [_mark(b, table, parts[b.part]) for b in broken],
             "source": [parts[b.part].name for b in broken],
             "sha256": [parts[b.part].fingerprint for b in broken],
             "line": pa.array([b.line for b in broken], pa.int64()),

@@ -40,8 +40,8 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
       mlworkbench contract show payments --versions
     """
     from mlworkbench.data import contracts as held
+    from mlworkbench.data.contract_text import contract_text
     from mlworkbench.data.mending import quarantined
-    from mlworkbench.data.odcs import contract_text
 
     found, kept = held.find_contract(table, wb), held.contract_versions(table, wb)
     rows = [

@@ -20,7 +20,8 @@ import duckdb
 import sqlalchemy as sa
 
 from ..core.errors import UserError, WorkbenchError
-from ..core.settings import Workbench, network_file_system, open_workbench
+from ..core.folders import network_file_system
+from ..core.settings import Workbench, open_workbench
 from mlworkbench.core.store import (
     artifacts,
     check_schema,

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from ..core.audit import record_event
 from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError
-from ..core.settings import Workbench, make_folder, open_workbench
+from ..core.folders import make_folder
+from ..core.settings import Workbench, open_workbench
 from mlworkbench.core.store import (
     artifacts,
     chains,

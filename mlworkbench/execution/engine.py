@@ -49,7 +49,7 @@ from mlworkbench.execution.limits import (
 from .mlflow_files import keep_logged, mlflow_environment
 from .parameters import cell_number, check_parameters, notebook_parameters
 from .provisioner import available, install_kernelspec
-from .record import Run, close_run, open_run, settle_run
+from .record import Replaced, Run, close_run, open_run, settle_run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af
@@ -485,7 +485,8 @@ def tracked_run(
     try:
         yield run
     except KeyboardInterrupt:
-        settle_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
+        with contextlib.suppress(Replaced):  # whoever took its place is told by itself
+            settle_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
         raise
     except WorkbenchError as err:
         state = getattr(err, "state", "failed")

@@ -18,6 +18,7 @@ __all__ = [
     "keep_code",
     "Taken",
     "Twin",
+    "Replaced",
     "write_params",
     "close_run",
     "settle_run",
@@ -56,8 +57,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..core.errors import UserError, WorkbenchError, nearest
+from ..core.folders import make_folder
 from ..core.markup import Html, Listing, cell_text, escaped, html_table, quiet
-from ..core.settings import Workbench, actor, make_folder, open_workbench
+from ..core.settings import Workbench, actor, open_workbench
 from mlworkbench.core.store import (
     artifacts,
     facts,
@@ -334,7 +336,8 @@ def open_run(
     folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
     code, unknown = keep_code(notebook, folder, secrets, wb)
-    row = code | {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
+    row = code | {"run": run, "kind": kind, "state": "running"}
+    row["experiment"] = redact(str(experiment), secrets)
     row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": unknown} if unknown else {}
@@ -344,7 +347,8 @@ def open_run(
             _take_place(db, known["place"])
         if since is not None:
             _refuse_twin(db, known["fingerprint"], since)
-        row["name"] = name or _numbered(db, notebook.stem if notebook else kind)
+        named = name and redact(str(name), secrets)
+        row["name"] = named or _numbered(db, notebook.stem if notebook else kind)
         db.execute(runs.insert(), row)
         db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
         db.execute(
@@ -433,6 +437,11 @@ class Twin(WorkbenchError):
         self.run = run
 
 
+class Replaced(WorkbenchError):
+    """A run was declared dead by whoever took its place, and has nothing more to say."""
+
+
+_REPLACED = "another worker has taken its place"
 IS_PLACE, IS_FINGERPRINT = (sa.text(f"facts.name = '{n}'") for n in ("place", "fingerprint"))
 
 
@@ -453,9 +462,10 @@ def _take_place(db: sa.Connection, place: str) -> None:
         if state == "finished":
             raise Taken(run)
     if left := [run for run, state in there if state == "running"]:
-        why = "another worker has taken its place"
         dead = runs.update().where(runs.c.run.in_(left))
-        db.execute(dead.values(state="interrupted", ended=now(), error=why))
+        db.execute(dead.values(state="interrupted", ended=now(), error=_REPLACED))
+        for run in left:
+            _give_back_number(db, run)
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
@@ -536,6 +546,8 @@ def settle_run(
 
     Raises
     ------
+    Replaced
+        Another worker has taken its place.
     WorkbenchError
         The run was closed already.
     """
@@ -559,7 +571,9 @@ def settle_run(
             _note_files(db, run, wb.files / "runs" / run, files or {})
     _release(wb.files / "runs" / run)
     if not done.rowcount:
-        raise WorkbenchError(f"run {run} is already {read_run(run, wb).state}", "Run it again")
+        found = read_run(run, wb)
+        kind = Replaced if found.error == _REPLACED else WorkbenchError
+        raise kind(f"run {run} is already {found.state}", "Run it again")
 
 
 def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]) -> None:

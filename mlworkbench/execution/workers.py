@@ -20,10 +20,10 @@ from typing import Any
 
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench, open_workbench
-from .fingerprints import await_twin
+from .fingerprints import await_place, await_twin
 from .jobs import run_prepared
 from .limits import Stopped
-from .record import Taken, Twin
+from .record import Replaced, Taken, Twin
 
 
 # %% ../../nbs/3_execution/10_workers.ipynb #e2863de0
@@ -94,13 +94,15 @@ def run_one(
 def _run_or_reuse(
     path: Path, values: dict, about: dict, weight: "tuple[int, int]", **how: Any
 ) -> tuple[str, bool]:
-    """Run a job; where another run is the same and at work, wait for that, and reuse what it made."""
+    """Run a job; where another is the same, or has taken its place, wait for it and take what it made."""
     while True:
         try:
             with cores(*weight, stop=how["stop"]):
                 return run_prepared(path, values, **how, **about), False
         except Taken as taken:
             return taken.run, False
+        except Replaced:
+            await_place(about["marks"]["place"], how["wb"], how["stop"])
         except Twin as twin:
             mark = about["marks"]["fingerprint"]
             reused, since = await_twin(twin.run, mark, how["wb"], how["stop"])

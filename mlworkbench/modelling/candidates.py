@@ -25,8 +25,9 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.progress import Progress, silent
-from .datasets import Dataset, Problem
+from .datasets import Dataset
 from .metrics import measure, metric_table
+from .problems import Problem
 from .training import as_pool, fit_catboost, predict_scores
 
 
@@ -176,7 +177,7 @@ _CURVES = {
     "multiclass": {"accuracy": "Accuracy", "f1_macro": "TotalF1:average=Macro", "log_loss": "MultiClass"},
     "regression": {"rmse": "RMSE", "mae": "MAE", "r2": "R2"},
 }  # fmt: skip
-STEP = 25  # a candidate is looked at every so many trees, if its learning rate is 0.1
+STEP = 50  # a candidate is looked at every so many trees, if its learning rate is 0.1
 
 
 def curve_metric(task: str, metric: str) -> tuple[str, bool]:
@@ -202,7 +203,8 @@ class _Watch:
     def __init__(
         self, name: str, higher: bool, patience: int, report: Callable | None, rate: float
     ):
-        self.name, self.sign, self.patience = name.split(":")[0], (1 if higher else -1), patience
+        self.name, self.sign = name.split(":")[0], 1 if higher else -1
+        self.patience = min(patience, max(10, round(patience * 0.1 / rate)))
         self.report, self.every = report, max(1, round(STEP * 0.1 / rate))
         self.period = max(1, self.every // 10)  # trees from one point of the curve to the next
         self.values, self.best, self.stopped = [], 0, False
@@ -271,8 +273,8 @@ def try_candidate(
     iterations : int
         The most trees.
     patience : int
-        Trees without a better value after which a fit stops; 0: all trees are grown, and all
-        of them count.
+        Trees without a better value after which a fit stops (fewer with a learning rate above
+        0.1); 0: all trees are grown, and all of them count.
     seed, threads : int
     rate : float
         The learning rate, where it is left to CatBoost.
@@ -281,7 +283,7 @@ def try_candidate(
     report : callable, optional
         Gets a step and the best value of CatBoost's curve so far, in the first fold and after each
         fold; a true answer gives the candidate up. Steps are counted in trees of a learning rate
-        of 0.1: every 25 trees then, every 50 with 0.05.
+        of 0.1: every 50 trees then, every 100 with 0.05.
     progress : Progress
 
     Returns

@@ -25,7 +25,8 @@ from ..core.settings import Workbench, open_workbench
 from ..data.catalog import key_sql, table_columns
 from ..data.connections import lake_cursor, quoted
 from ..data.contracts import roles
-from .datasets import Dataset, Problem
+from .datasets import Dataset
+from .problems import Problem
 from .sharing import SharedRows
 
 

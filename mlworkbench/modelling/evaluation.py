@@ -36,9 +36,9 @@ from mlworkbench.execution.journal import (
     log_params,
     log_read,
 )
-from ..execution.journal import log_predictions as keep_predictions
+from ..execution.predictions import log_predictions as keep_predictions
 from ..execution.record import Run, get_run
-from .datasets import Dataset, Problem
+from .datasets import Dataset
 from mlworkbench.modelling.figures import (
     Scored,
     calibration,
@@ -48,6 +48,7 @@ from mlworkbench.modelling.figures import (
 )
 from .leaks import leaking_features
 from .ledger import look_at_test
+from .problems import Problem
 from .resampling import Interval, how_sure, intervals
 from .style import template
 

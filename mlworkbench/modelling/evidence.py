@@ -21,7 +21,8 @@ from ..data.catalog import declared_roles
 from ..data.commits import sha256
 from ..data.connections import lake_cursor
 from ..execution.record import Run, get_run
-from .datasets import Dataset, describe_problem, load_dataset
+from .datasets import Dataset, load_dataset
+from .problems import describe_problem
 from .resampling import how_sure, intervals
 
 

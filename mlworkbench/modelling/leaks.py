@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from ..core.settings import Workbench, open_workbench
 from ..data.catalog import key_sql, snapshots, table_columns
 from ..data.connections import lake_cursor, quoted
-from .datasets import Dataset, Problem
+from .datasets import Dataset
+from .problems import Problem
 
 
 # %% ../../nbs/4_modelling/06_leaks.ipynb #e0b82594

@@ -26,14 +26,9 @@ from ..core.settings import Workbench, open_workbench
 from ..data.connections import lake_cursor, literal
 from ..data.kept import open_test
 from ..data.scratch import scratch_folder
-from mlworkbench.modelling.datasets import (
-    IN_ORDER,
-    Dataset,
-    Problem,
-    divided_sql,
-    named_rows,
-    sealed_split,
-)
+from .datasets import Dataset, named_rows, sealed_split
+from .problems import Problem
+from .rows import IN_ORDER, divided_sql
 from .training import predict_scores, thinned, training_threads
 
 # %% ../../nbs/4_modelling/07_quantized.ipynb #b1a80005

@@ -11,12 +11,12 @@ import re
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from .datasets import Problem
+from .problems import Problem
 
 # %% ../../nbs/4_modelling/09_ranges.ipynb #02cf3ae6
 SPACE = {
     "depth": "3:8",
-    "learning_rate": "0.02:0.3:log",
+    "learning_rate": "0.1:0.3:log",
     "l2_leaf_reg": "1.0:30.0:log",
     "random_strength": "0.1:10.0:log",
     "subsample": "0.5:1.0",

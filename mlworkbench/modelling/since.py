@@ -20,8 +20,8 @@ from ..data.column_roles import span
 from ..data.connections import lake_cursor, quoted
 from ..data.contracts import roles
 from ..execution.record import Run, get_run
-from .datasets import feature_columns
 from .evidence import Evidence, run_dataset, run_model
+from .feature_kinds import feature_columns
 from .training import predict_scores
 
 PERIODS = {"day": "D", "week": "W-SUN", "month": "M"}

@@ -31,6 +31,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+import sqlalchemy as sa
 
 from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
@@ -83,7 +84,17 @@ def open_storage(wb: Workbench, storage: str = "") -> optuna.storages.RDBStorage
         if wb.shared and not storage:
             with writing(wb) as db:
                 db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS optuna")
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        kept = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        if not wb.shared and url == study_url(wb):
+            sa.event.listen(kept.engine, "connect", _write_ahead)
+            kept.engine.dispose()  # connections made so far wait for the disk
+        return kept
+
+
+def _write_ahead(connection: Any, _: Any) -> None:
+    """Let a new connection to SQLite commit without waiting for the disk."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}").close()
 
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #20eb831e
@@ -207,6 +218,9 @@ def next_trial(
         drawn = len(study.get_trials(deepcopy=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings(
+                "ignore", "Fixed parameter"
+            )  # a rate below the range, on purpose
             study.sampler = optuna.samplers.TPESampler(
                 seed=seed * 100_003 + drawn, multivariate=True, constant_liar=True,
                 n_startup_trials=8,

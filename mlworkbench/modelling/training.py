@@ -25,7 +25,8 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.progress import Progress, silent
-from .datasets import Dataset, Problem
+from .datasets import Dataset
+from .problems import Problem
 
 # %% ../../nbs/4_modelling/06_training.ipynb #0a39ae53
 _LOSS = {"binary": "Logloss", "multiclass": "MultiClass", "regression": "RMSE"}

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    "SLOWEST",
     "Plan",
     "Tuned",
     "tune_catboost",
@@ -32,6 +33,7 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..execution.journal import log_fact, log_metric, log_params
 from mlworkbench.modelling.candidates import (
+    STEP,
     Bench,
     curve_metric,
     fold_pools,
@@ -55,8 +57,10 @@ from mlworkbench.modelling.studies import (
 )
 from .training import fit_catboost, predict_scores, training_threads
 
-
 # %% ../../nbs/4_modelling/11_tuning.ipynb #a5d79869
+SLOWEST = 0.02
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a study is about.
@@ -77,6 +81,8 @@ class Plan:
         The moment (monotonic, in seconds) at which no trial is begun any more.
     beside : tuple of str
         The other metrics.
+    slowest : float
+        The lowest learning rate to which a leading candidate is slowed down.
     """
 
     study: str
@@ -90,6 +96,7 @@ class Plan:
     threads: int = 0
     until: float = float("inf")
     beside: tuple[str, ...] = ()
+    slowest: float = SLOWEST
 
 
 def _about(bench: Bench, metric: str, space: dict, untuned: dict) -> str:
@@ -153,6 +160,15 @@ def _judge(
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     else:
         study.tell(trial, [tried.value, *tried.beside])
+        _slow_down(study, trial, plan)
+
+
+def _slow_down(study: optuna.Study, trial: optuna.Trial, plan: Plan) -> None:
+    """Line up what leads now at half its learning rate."""
+    half = trial.params.get("learning_rate", 0) / 2
+    if half >= plan.slowest and _leading(study, plan).number == trial.number:
+        about = {"half_the_rate_of": trial.number}
+        study.enqueue_trial(trial.params | {"learning_rate": half}, user_attrs=about)
 
 
 def _kept(tried: Any, seconds: float) -> dict:
@@ -329,9 +345,10 @@ def tune_catboost(
     about = _about(bench, ",".join([metric, *beside]), found, untuned | {"seed": seed})
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
     share = max(1, training_threads(threads) // jobs)
+    slowest = _slowest(found["learning_rate"], space or {})
     plan = Plan(
         study or f"{problem.table}.{problem.target}.{metric}.{about}", metric, up[metric], found,
-        untuned, seed, trials, jobs, share, until, tuple(beside),
+        untuned, seed, trials, jobs, share, until, tuple(beside), slowest,
     )  # fmt: skip
     opened = open_study(plan.study, plan.higher, wb, beside=tuple(up[n] for n in beside))
     if opened.user_attrs.setdefault("about", about) != about:
@@ -339,17 +356,25 @@ def tune_catboost(
             f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
             "Name another with study=, or leave the name out",
         )
-    opened.pruner = worse_half(25, 1)  # untuned CatBoost is known before anything is tried
+    opened.pruner = worse_half(STEP, 1)  # untuned CatBoost is known before anything is tried
     opened.set_user_attr("about", about)
     opened.set_user_attr("metric", metric)
     if beside:
         opened.set_user_attr("beside", beside)
     if warm:
-        warm_start(opened, f"{problem.table}.{problem.target}", found)
+        slow = {"learning_rate": _holding(found["learning_rate"], slowest)}
+        warm_start(opened, f"{problem.table}.{problem.target}", found | slow)
     with attending(opened, wb):
         _untuned_first(opened, bench, plan, wb)
         _work_through(opened, bench, plan, progress, told, wb)
     return _result(opened, plan, *curve_metric(task, metric))
+
+
+def _slowest(rates: Any, given: dict) -> float:
+    """Return the lowest learning rate to go down to: ours, or the end of the range that was given."""
+    if isinstance(rates, optuna.distributions.CategoricalDistribution):
+        return float("inf")
+    return rates.low if "learning_rate" in given else SLOWEST
 
 
 def _work_through(study, bench, plan, progress, told, wb) -> None:

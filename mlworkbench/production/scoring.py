@@ -21,7 +21,7 @@ from ..data.commits import write_lake
 from ..data.connections import lake_cursor, literal, quoted
 from ..data.contracts import roles
 from ..data.fitting import checked_table
-from ..modelling.datasets import feature_columns
+from ..modelling.feature_kinds import feature_columns
 from ..modelling.training import predict_scores
 from ..registry.versions import Version, get_version, load_model
 

@@ -29,7 +29,7 @@ from ..core.store import facts, reading, reigns
 from ..data.catalog import table_columns
 from ..data.connections import lake_cursor
 from ..modelling.comparison import compare_runs
-from ..modelling.datasets import feature_kind
+from ..modelling.feature_kinds import feature_kind
 from .versions import Version, list_versions
 
 

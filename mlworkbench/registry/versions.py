@@ -23,8 +23,9 @@ import sqlalchemy as sa
 from ..core.audit import record_event
 from ..core.crash import crash_point
 from ..core.errors import UserError, WorkbenchError, nearest
+from ..core.folders import make_folder
 from ..core.markup import Html, Listing, cell_text, escaped, quiet
-from ..core.settings import Workbench, actor, make_folder, open_workbench
+from ..core.settings import Workbench, actor, open_workbench
 from mlworkbench.core.store import (
     aliases,
     artifacts,
