@@ -331,11 +331,39 @@ def test_looks_are_counted_and_the_claim_is_corrected(wb):
         ("SELECT label FROM predictions WHERE split = 'train'", False),
         ("SELECT run, count(*) FROM predictions GROUP BY run", False),
         ("SELECT score FROM predictions", False),
+        ("SELECT label FROM predictions WHERE split <> 'train'", True),
+        ("SELECT label, 'train' FROM predictions", True),
+        ("SELECT label FROM predictions WHERE split = 'train' OR score > 0", True),
+        ("SELECT a.label FROM predictions a, predictions b WHERE b.split = 'train'", True),
+        ("SELECT p FROM predictions p", True),
+        ("SELECT to_json(predictions) FROM predictions", True),
+        ("SELECT #3 FROM predictions", True),
+        ("SELECT score FROM predictions NATURAL JOIN (SELECT '1' AS label)", True),
+        ("FROM lake.table_changes('predictions', 0, 0)", True),
+        ("EXPLAIN ANALYZE SELECT 1 FROM predictions WHERE label = '1'", True),
+        ("SELECT p.label FROM predictions p WHERE p.split IN ('train', 'validation')", False),
+        ("SELECT label FROM predictions WHERE score > 0 AND split = 'validation'", False),
         ("SELECT name FROM work.runs WHERE name <> 'predictions'", False),
     ],
 )
 def test_a_query_past_the_doors_is_a_look(wb, query, looked):
     sql(query, wb=wb)
+    assert [r["kind"] for r in list_looks(wb=wb)] == ["query"] * looked
+
+
+@pytest.mark.parametrize(
+    "statement, looked",
+    [
+        ("CREATE TABLE copy AS FROM predictions", True),
+        ("CREATE TABLE copy AS SELECT label FROM lake.predictions", True),
+        ("INSERT INTO other SELECT label FROM predictions", True),
+        ("CREATE TABLE copy AS SELECT 1 AS predicted", False),
+        ("INSERT INTO other VALUES ('predicted')", False),
+    ],
+)
+def test_a_copy_of_test_labels_is_a_look(wb, statement, looked):
+    sql("CREATE TABLE other (label VARCHAR)", write=True, wb=wb)
+    sql(statement, write=True, wb=wb)
     assert [r["kind"] for r in list_looks(wb=wb)] == ["query"] * looked
 
 

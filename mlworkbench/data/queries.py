@@ -8,7 +8,7 @@ __all__ = ["sql"]
 # %% ../../nbs/2_data/03_queries.ipynb #26185bed
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -79,9 +79,7 @@ def sql(
         found = con.sql(query, params=params)
     except duckdb.Error as err:
         raise _explained(err, con) from err
-    for table, label in _watched_labels(query, wb):
-        if _reads_label(con, query, table, label):
-            record_look("query", table, label, run=present_run(), about=query, wb=wb)
+    _record_looks(con, query, wb, _reads_label)
     if run := present_run():
         _note_reads(con, query, run, snapshot_number(at, wb), wb)
     return found
@@ -101,15 +99,99 @@ def _watched_labels(query: str, wb: Workbench) -> list[tuple[str, str]]:
         return found + [(t, label) for t, label in db.execute(sealed.distinct()) if label]
 
 
+def _record_looks(
+    con: duckdb.DuckDBPyConnection, query: str, wb: Workbench, reads_label: Callable
+) -> None:
+    for table, label in _watched_labels(query, wb):
+        if reads_label(con, query, table.lower(), label.lower()):
+            record_look("query", table, label, run=present_run(), about=query, wb=wb)
+
+
 def _reads_label(con: duckdb.DuckDBPyConnection, query: str, table: str, label: str) -> bool:
     """Whether a query may read labels of test rows; in doubt it does."""
     parsed = _parsed(con, query)
-    if table.lower() not in _named_tables(con, parsed):
-        return False
+    tree, views = json.loads(parsed), {name.lower() for name in view_queries(con)}
+    if tree.get("error"):  # an EXPLAIN, which counts rows
+        return bool({table, *views} & set(re.findall(r"\w+", query.lower())))
     words = {w.lower() for w in re.findall(r'"((?:[^"\\]|\\.)*)"', parsed)}
-    views = {name.lower() for name in view_queries(con)}
-    named = words & {"train", "validation", "test"} if table == "predictions" else set()
-    return bool(words & {label.lower(), "star", *views}) and (not named or "test" in named)
+    if table in words and "table_function" in words:  # lake.table_changes('cards', …)
+        return True
+    if table not in _named_tables(con, parsed):
+        return False
+    if table == "predictions" and not words & views and _asks_for_training(tree):
+        return False
+    return bool(words & {label, "star", "positional_reference", "natural", *views}) or any(
+        _whole_rows(tree)
+    )
+
+
+def _copies_label(con: duckdb.DuckDBPyConnection, query: str, table: str, label: str) -> bool:
+    """Whether a statement that changes tables may read labels of test rows; in doubt it does."""
+    kind = one_statement(con, query)
+    target = r"^\s*(insert|merge)\s+(or\s+\w+\s+)?into\s+[\w.\"]+"
+    words = set(re.findall(r"\w+", re.sub(target, "", query.lower())))
+    if not words & {table, *(name.lower() for name in view_queries(con))}:
+        return False
+    if kind in ("INSERT", "CREATE", "MERGE_INTO"):
+        return bool(words & {"as", "from", "select", "table", "using"})
+    return bool(words & {label, "select"})
+
+
+def _nodes(tree: Any, kind: str) -> Iterator[dict]:
+    """The parts of a syntax tree that are of a kind."""
+    if isinstance(tree, dict):
+        if tree.get("type") == kind:
+            yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from _nodes(branch, kind)
+
+
+def _whole_rows(tree: dict) -> Iterator[str]:
+    """The tables that a query names as if they were columns: their rows as structs."""
+    tables = [*_nodes(tree, "BASE_TABLE"), *_nodes(tree, "SUBQUERY")]
+    names = {(t.get("alias") or t.get("table_name", "")).lower() for t in tables}
+    names |= {t.get("table_name", "").lower() for t in tables}
+    for column in _nodes(tree, "COLUMN_REF"):
+        if column["column_names"][-1].lower() in names:
+            yield column["column_names"][-1]
+
+
+def _asks_for_training(tree: dict) -> bool:
+    """Whether each reading of predictions in a query is of train or validation rows alone."""
+    count = list(_base_tables(tree)).count("predictions")
+    for node in _nodes(tree, "SELECT_NODE"):
+        here = [t for t in _joined(node["from_table"]) if t["table_name"].lower() == "predictions"]
+        if len(here) == 1:
+            name = (here[0]["alias"] or "predictions").lower()
+            count -= _is_training(node["where_clause"], name)
+    return count == 0
+
+
+def _joined(table: dict) -> Iterator[dict]:
+    """The tables of a FROM, without those of its subqueries."""
+    if table["type"] == "JOIN":
+        yield from (*_joined(table["left"]), *_joined(table["right"]))
+    elif table["type"] == "BASE_TABLE":
+        yield table
+
+
+def _is_training(clause: dict | None, table: str) -> bool:
+    """Whether a WHERE leaves train or validation rows of a table alone."""
+    kind = (clause or {}).get("type")
+    if kind == "CONJUNCTION_AND":
+        return any(_is_training(part, table) for part in clause["children"])
+    if kind == "COMPARE_EQUAL":
+        parts = [clause["left"], clause["right"]]
+    elif kind == "COMPARE_IN":
+        parts = clause["children"]
+    else:
+        return False
+    names = [n.lower() for n in parts[0].get("column_names", ())]
+    values = [p.get("value", {}).get("value") for p in parts[1:] if p["class"] == "CONSTANT"]
+    known = len(values) == len(parts) - 1 and {"train", "validation"}.issuperset(values)
+    return known and names in (["split"], [table, "split"])
 
 
 def _parsed(con: duckdb.DuckDBPyConnection, query: str) -> str:
@@ -196,4 +278,5 @@ def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.Duck
             raise
         except duckdb.Error as err:
             raise _explained(err, con) from err
+    _record_looks(con, query, wb, _copies_label)
     return None

@@ -178,6 +178,23 @@ def _python(source: str) -> str:
         ) from err
 
 
+def _plain(value: Any) -> Any:
+    """A value as the record and the kernel's code can hold it: numpy's become Python's, dates text."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, dt.date | Path):
+        return str(value)
+    if isinstance(value, str):
+        value.encode()  # half a character cannot be written
+    elif not (value is None or isinstance(value, bool | int | float)):
+        raise TypeError(f"a {type(value).__name__} is no text, number, list or mapping")
+    return value
+
+
 # %% ../../nbs/3_execution/03_parameters.ipynb #4a1abf5c
 def _as_type(parameter: Parameter, value: Any) -> Any:
     kind = parameter.type
@@ -206,23 +223,6 @@ def _as_int(value: Any) -> int:
     if isinstance(value, bool) or value != int(value):
         raise ValueError
     return int(value)
-
-
-def _plain(value: Any) -> Any:
-    """A value as the record and the kernel's code can hold it: numpy's become Python's, dates text."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value))
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, dt.date | Path):
-        return str(value)
-    if isinstance(value, str):
-        value.encode()  # half a character cannot be written
-    elif not (value is None or isinstance(value, bool | int | float)):
-        raise TypeError(f"a {type(value).__name__} is no text, number, list or mapping")
-    return value
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #b21f81a1
