@@ -72,6 +72,12 @@ def test_money_is_a_worth_of_its_own(world):
             compare_runs([world.one, world.two], worth=wrong, wb=world.wb)
 
 
+@pytest.mark.parametrize("given", [{"level": 95}, {"level": 0.2}, {"resamples": 5}])
+def test_a_level_that_is_none_is_refused_and_not_called_thin_evidence(world, given):
+    with pytest.raises(UserError, match="is no confidence|give no interval"):
+        compare_runs([world.one, world.two], wb=world.wb, **given)
+
+
 def test_setting_declares_worth_and_metric_is_chosen(world):
     wb = Workbench(world.wb.root, {("compare", "worth"): "0.9"})
     found = compare_runs([world.one, world.two], metric="average_precision", wb=wb)

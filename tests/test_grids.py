@@ -345,6 +345,31 @@ def test_a_changed_module_beside_the_notebook_makes_runs_anew(wb):
     assert [(len(g.runs), len(g.reused)) for g in (found, again, anew)] == [(1, 0), (0, 1), (1, 0)]
 
 
+@pytest.mark.parametrize(
+    ("file", "cell"),
+    [
+        ("parts/rates.py", "from parts import rates"),
+        ("parts/deep/rates.py", "import json, parts.deep.rates"),
+        ("other.ipynb", "%run other.ipynb"),
+        ("far/rates.py", "import near"),
+    ],
+)
+def test_what_a_notebook_brings_in_from_beside_it_makes_runs_anew(wb, file, cell):
+    changed = wb.root / file
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    (wb.root / "near.py").write_text("from far import rates\n")
+    (wb.root / "unused").mkdir()
+    (wb.root / "unused" / "rates.py").write_text("x = 1\n")
+    job, counts = Path(notebook(wb, "n: int = 0", cell)), []
+    for text in ("x = 1", "x = 2", "x = 2"):
+        cells = [nbformat.v4.new_code_cell(text)]
+        whole = nbformat.writes(nbformat.v4.new_notebook(cells=cells))
+        changed.write_text(whole if file.endswith(".ipynb") else text + "\n")
+        counts.append(code_beside(job, {}, wb))
+    assert counts[0] != counts[1] == counts[2]
+    assert not any("unused" in name for name in counts[0])
+
+
 def test_a_grid_with_a_failure_prints_its_document_and_ends_with_1(wb):
     notebook(wb, "name: int = 0", "1 / name")
     words = ("grid", "mine.ipynb", "-p", "name=0,1", "--json")

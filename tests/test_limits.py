@@ -1,10 +1,12 @@
 """Notebooks that misbehave: each ends as it should, with one line that says why, and leaves nothing running."""
 
+import datetime as dt
 import json
 import os
 import time
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 from faults import mlworkbench, until
@@ -338,3 +340,36 @@ def test_half_a_notebook_is_refused_before_anything_runs(wb, text):
     with pytest.raises(UserError, match="not a whole notebook"):
         run_job(path, {}, wb=wb)
     assert list_runs(wb=wb) == []
+
+
+@pytest.mark.parametrize(
+    "value", [{1}, b"x", object(), [{1}], {"a": b"x"}, "half \ud800", ["\ud800"], 1j]
+)
+def test_a_value_that_no_record_can_hold_is_refused_before_anything_starts(wb, value):
+    with pytest.raises(UserError, match="n is .* that no record of a run can hold"):
+        prepare_job(book(wb, "# parameters\nn = None"), {"n": value}, wb)
+
+
+@pytest.mark.parametrize(
+    ("cell", "given", "taken"),
+    [
+        ("n = None", np.int64(3), 3),
+        ("n: float = 1", np.float32(0.5), 0.5),
+        ("n = False", np.bool_(True), True),
+        ("n = []", [np.int64(3), np.float64(0.5)], [3, 0.5]),
+        ("n = ''", dt.date(2018, 9, 1), "2018-09-01"),
+        ("n = None", dt.datetime(2018, 9, 1, 12), "2018-09-01 12:00:00"),
+        ("n = 0", "9007199254740993", 2**53 + 1),
+        ("n = 0", "1e3", 1000),
+        ("%matplotlib inline\nn = 0", "4", 4),
+        ("n: Literal[KINDS] = 'a'", "b", "b"),
+        ("n: Annotated[int, Field(ge=LOW, le=9)] = 3", "-4", -4),
+        ("n: Annotated[str, (1, 5)] = 'a'", "b", "b"),
+        ("n: Literal[1, 1.5] = 1", "1.5", 1.5),
+        ("x = {[]: 1}\ns = {1}\nb = b'x'\nn = 1", "2", 2),
+    ],
+)
+def test_a_value_arrives_as_it_was_meant(wb, cell, given, taken):
+    values = prepare_job(book(wb, f"# parameters\n{cell}"), {"n": given}, wb)[1]
+    assert values == {"n": taken} and type(values["n"]) is type(taken)
+    json.dumps(values)

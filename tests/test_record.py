@@ -424,3 +424,73 @@ def test_the_code_of_a_run_is_the_whole_repository(tmp_path, monkeypatch):
         record, "_git", lambda f, e, *w: real(f, e, *w) if "rev-parse" in w else None
     )
     assert state()["dirty"] and "in time" in state()["unknown"]
+
+
+# what a notebook says, and how
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"value": "abc"}, "value of metric 'auc' is 'abc', which is no number"),
+        ({"value": None}, "no number"),
+        ({"value": 10**400}, "no number"),
+        ({"value": [0.8, 0.9]}, "no number"),
+        ({"value": 0.8, "low": "a"}, "low of metric 'auc' is 'a'"),
+        ({"value": 0.8, "step": "last"}, "step of metric 'auc' is 'last'"),
+        ({"value": 0.8, "step": 1.5}, "step of metric 'auc' is 1.5, which is no whole number"),
+        ({"value": 0.8, "step": 10**30}, "no whole number"),
+        ({"value": 0.8, "n": "many"}, "n of metric 'auc' is 'many'"),
+    ],
+)
+def test_a_metric_that_is_none_is_refused_and_spoils_no_list(wb, given, said):
+    run = open_run("one", wb=wb)
+    with pytest.raises(UserError, match=said):
+        log_metric("auc", **given, run=run.run, wb=wb)
+    log_metric("auc", "0.75", step=2.0, run=run.run, wb=wb)
+    close_run(run.run, "finished", wb=wb)
+    (found,) = list_runs("auc > 0.5", wb=wb)
+    assert found.metrics["auc"]["value"] == 0.75
+    assert sql("SELECT step FROM work.metrics", wb=wb).fetchall() == [(2,)]
+
+
+def test_half_a_character_spoils_no_list(wb):
+    run = open_run("caf\udce9", experiment="\ud800", values={"file": "na\udcefve.csv"}, wb=wb)
+    log_params(run=run.run, wb=wb, other=["\ud800"], **{"k\ud800": 1})
+    log_metric("auc\ud800", 0.5, note="\ud800", run=run.run, wb=wb)
+    close_run(run.run, "failed", "cannot open na\udcefve.csv", wb=wb)
+    (found,) = list_runs(wb=wb)
+    json.dumps(found.as_json(), ensure_ascii=False).encode()
+    assert found.params["file"] == "na\\udcefve.csv" and "na\\udcefve.csv" in found.error
+
+
+def test_secrets_and_card_numbers_hide_in_no_name_number_or_note(wb, monkeypatch):
+    monkeypatch.setenv("SHOP_PASSWORD", "271828182")
+    card, secret = "4111111111111111", 271828182
+    about = {"name": f"for {card}", "experiment": card, "values": {"db_password": secret}}
+    run = open_run(**about, wb=wb)
+    log_params(
+        run=run.run, wb=wb, a={card: 1}, b=secret, c=[{"deep": secret}], d=card.encode(),
+        e={card}, **{card: 2},
+    )  # fmt: skip
+    log_metric(card, 1, note=f"of {card}, {secret}", run=run.run, wb=wb)
+    for written in (
+        "4111.1111.1111.1111",
+        "4111\u20111111\u20111111\u20111111",
+        "4111\t1111\t1111\t1111",
+    ):
+        log_text("card.txt", written, "text", run=run.run, wb=wb)
+        assert (run.folder / "card.txt").read_text() == "[card …1111]"
+    with pytest.raises(UserError, match=r"'\[card …1111\].txt' is not a file's name"):
+        log_text(f"{card}.txt", "x", "text", run=run.run, wb=wb)
+    close_run(run.run, "finished", wb=wb)
+    tables = ("runs", "params", "metrics", "facts", "artifacts")
+    held = " ".join(str(sql(f"FROM work.{t}", wb=wb).fetchall()) for t in tables)
+    assert card not in held and str(secret) not in held
+    assert get_run(run.run, wb=wb).params["c"] == [{"deep": "[secret]"}]
+
+
+def test_a_parameter_that_is_not_given_is_no_secret(wb):
+    run = open_run("one", values={"db_password": None, "api_token": False}, wb=wb)
+    close_run(run.run, "failed", "None is False", wb=wb)
+    assert get_run(run.run, wb=wb).error == "None is False"

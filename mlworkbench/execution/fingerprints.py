@@ -16,6 +16,7 @@ __all__ = [
 # %% ../../nbs/3_execution/04_fingerprints.ipynb #e0837df2
 import datetime as dt
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +62,9 @@ def code_beside(path: Path, values: dict, wb: Workbench) -> dict[str, str]:
     Parameters
     ----------
     path : Path
-        The notebook. For one of yours these are the modules beside it and the workbench's
-        features; for a shipped job the features, when it has a ``view``.
+        The notebook. For one of yours these are the modules beside it, the packages that it or
+        they import, the notebooks that they name, and the workbench's features; for a shipped
+        job the features, when it has a ``view``.
     values : dict
         Its parameters.
     wb : Workbench
@@ -72,7 +74,42 @@ def code_beside(path: Path, values: dict, wb: Workbench) -> dict[str, str]:
     if features.is_file() and (own or values.get("view")):
         code = canonical(code_cells(read_notebook(features)))
         found["features.ipynb"] = hashlib.sha256(code.encode()).hexdigest()
-    return found | {f.name: sha256(f) for f in sorted(path.parent.glob("*.py")) if own}
+    return found | (_named_beside(path, wb) if own else {})
+
+
+def _named_beside(path: Path, wb: Workbench) -> dict[str, str]:
+    """Modules beside a notebook, packages that are imported, notebooks that are named: path to SHA-256."""
+    place, kept = path.parent, wb.files.resolve() / "runs"
+    found = {f.name: sha256(f) for f in sorted(place.glob("*.py"))}
+    text = "\n".join([*code_cells(read_notebook(path)), *(_text(place / name) for name in found)])
+    folders = [f for f in place.iterdir() if f.is_dir() and f.name.isidentifier()]
+    others = [f for f in place.glob("*.ipynb") if f.name not in (path.name, "features.ipynb")]
+    while True:  # what is found may name more
+        imported = [f for f in folders if _imports(text, f.name) and f.resolve() != kept]
+        files = [m for f in imported for m in sorted(f.rglob("*.py"))]
+        files += [f for f in others if f.name in text]
+        if not files:
+            return found
+        folders = [f for f in folders if f not in imported]
+        others = [f for f in others if f not in files]
+        found |= {
+            str(f.relative_to(place)): hashlib.sha256(_text(f).encode()).hexdigest() for f in files
+        }
+        text = "\n".join(map(_text, files))
+
+
+def _imports(text: str, name: str) -> bool:
+    """Whether code imports a package of this name."""
+    return bool(
+        re.search(rf"^[ \t]*(from[ \t]+|import[ \t]+([^\n]*,[ \t]*)?){name}\b", text, re.MULTILINE)
+    )
+
+
+def _text(file: Path) -> str:
+    """The code in a file, as far as it is text; a notebook's as its cells have it."""
+    if file.suffix == ".ipynb":
+        return "\n".join(code_cells(read_notebook(file)))
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 # %% ../../nbs/3_execution/04_fingerprints.ipynb #727d83f3

@@ -102,8 +102,9 @@ def log_params(run: "str | Run | None" = None, wb: Workbench | None = None, **va
     if isinstance(run, dict):
         raise UserError("log_params takes each value by its name", "Write log_params(**values)")
     wb, found = open_workbench(wb), current_run(run, wb)
+    clean = redact_tree(values, secret_values(wb, values))
     with writing(wb) as db:
-        write_params(db, fence(db, found), redact_tree(values, secret_values(wb, values)))
+        write_params(db, fence(db, found), clean)
 
 
 # %% ../../nbs/3_execution/02_journal.ipynb #eea13c91
@@ -136,18 +137,47 @@ def log_metric(
         Rows behind it.
     note : str, optional
         What the interval does not promise.
+
+    Raises
+    ------
+    UserError
+        The value is no number, or the step no whole one.
     """
-    row = {"run": current_run(run, wb), "name": name, "split": split, "step": step}
+    wb = open_workbench(wb)
+    hidden = secret_values(wb)
+    row = {"run": current_run(run, wb), "name": redact(str(name), hidden), "split": str(split)}
+    row |= {"step": _whole("step", step, name)}
     where = [metrics.c[k] == v for k, v in row.items()]
-    row |= {
-        "value": float(value),
-        "low": None if low is None else float(low),
-        "high": None if high is None else float(high),
-    }
+    ends = {"value": value} | {k: v for k, v in (("low", low), ("high", high)) if v is not None}
+    row |= {"low": None, "high": None} | {k: _number(k, v, name) for k, v in ends.items()}
+    row |= {"n": None if n is None else _whole("n", n, name)}
+    row |= {"note": None if note is None else redact(str(note), hidden)}
     with writing(wb) as db:
         fence(db, row["run"])
         db.execute(metrics.delete().where(*where))
-        db.execute(metrics.insert(), row | {"n": n, "note": note})
+        db.execute(metrics.insert(), row)
+
+
+def _number(what: str, value: Any, metric: str) -> float:
+    """A float, or a refusal: what is no number in the record would spoil every list of runs."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as err:
+        raise UserError(
+            f"{what} of metric '{metric}' is {str(value)[:40]!r}, which is no number",
+            "Log one number, and a curve point by point with step=",
+        ) from err
+
+
+def _whole(what: str, value: Any, metric: str) -> int:
+    """A whole number that a database can hold, or a refusal."""
+    found = _number(what, value, metric)
+    if not (found.is_integer() and abs(found) < 2**62):
+        raise UserError(
+            f"{what} of metric '{metric}' is {value}, which is no whole number",
+            "Count iterations, epochs or folds: step=3",
+        )
+    return int(value)
 
 
 # %% ../../nbs/3_execution/02_journal.ipynb #ccfe3650
@@ -160,7 +190,10 @@ def log_curve(
 ) -> None:
     """Record a curve of the current run: step to value; replaces the curve of that name and split."""
     about = {"run": current_run(run, wb), "name": name, "split": split}
-    rows = [about | {"step": int(k), "value": float(v)} for k, v in points.items()]
+    rows = [
+        about | {"step": _whole("step", k, name), "value": _number("value", v, name)}
+        for k, v in points.items()
+    ]
     with writing(wb) as db:
         fence(db, about["run"])
         db.execute(metrics.delete().where(*(metrics.c[k] == v for k, v in about.items())))
@@ -233,6 +266,7 @@ def log_text(
 ) -> Path:
     """Write a text file into the run's folder and record it; returns its path."""
     wb = open_workbench(wb)
+    name = redact(name, secret_values(wb))
     if not re.fullmatch(r"[A-Za-z0-9_. -]{1,100}", name) or name.startswith("."):
         raise UserError(
             f"'{name}' is not a file's name", "Use letters, digits, space, dot, dash and underscore"

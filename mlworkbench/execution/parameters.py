@@ -17,6 +17,7 @@ __all__ = [
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #74e66b19
 import ast
+import datetime as dt
 import json
 import math
 import re
@@ -66,10 +67,12 @@ def _annotation(node: ast.expr | None) -> dict:
     if isinstance(node, ast.Subscript):
         outer = ast.unparse(node.value).split(".")[-1]
         if outer == "Literal":
-            choices = ast.literal_eval(node.slice)
+            choices = _constant(node.slice)
             choices = choices if isinstance(choices, tuple) else (choices,)
-            return {"type": type(choices[0]).__name__, "choices": choices}
-        if outer == "Annotated":
+            kinds = {type(c).__name__ for c in choices}
+            kind = kinds.pop() if len(kinds) == 1 else "any"
+            return {} if None in choices else {"type": kind, "choices": choices}
+        if outer == "Annotated" and isinstance(node.slice, ast.Tuple):
             first, *notes = node.slice.elts
             found = _annotation(first)
             for note in notes:
@@ -85,15 +88,27 @@ def _note(node: ast.expr) -> dict:
         given = {k.arg: k.value for k in node.keywords}
         given |= {ast.unparse(node.func).split(".")[-1].lower(): a for a in node.args[:1]}
         names = {"ge": "low", "le": "high", "description": "help"}
-        return {names[k]: ast.literal_eval(v) for k, v in given.items() if k in names}
-    try:
-        note = ast.literal_eval(node)
-    except ValueError:
-        return {}
+        said = {names[k]: _constant(v) for k, v in given.items() if k in names}
+        return {k: v for k, v in said.items() if _fits(k, v)}
+    note = _constant(node)
     if isinstance(note, str):
         return {"help": note}
     pair = isinstance(note, tuple | list) and len(note) == 2
+    pair = pair and _fits("low", note[0]) and _fits("high", note[1])
     return {"low": note[0], "high": note[1]} if pair else {}
+
+
+def _fits(what: str, value: Any) -> bool:
+    """Whether a note's value can be what it is said to be: a text as help, a number as an end."""
+    return isinstance(value, str) if what == "help" else isinstance(value, int | float)
+
+
+def _constant(node: ast.expr) -> Any:
+    """A value that is written out; None for one that only running the cell would give."""
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #e8e00fae
@@ -103,7 +118,7 @@ def read_parameters(source: str) -> list[Parameter]:
     Parameters
     ----------
     source : str
-        The cell's source.
+        The cell's source; lines for IPython (``%matplotlib inline``) may be among it.
 
     Returns
     -------
@@ -115,33 +130,52 @@ def read_parameters(source: str) -> list[Parameter]:
     UserError
         The cell is not Python.
     """
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as err:
-        raise UserError(
-            f"the parameters cell has a syntax error in line {err.lineno}: {err.msg}",
-            "Mend the cell",
-        ) from err
-    lines, found = source.splitlines(), []
+    source = _python(source)
+    tree = ast.parse(source)
+    lines, found = source.encode().split(b"\n"), []  # places are counted in bytes
     for node in tree.body:
         target = (
             node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
         )
         if not isinstance(target, ast.Name) or node.value is None:
             continue
-        try:
-            default = ast.literal_eval(node.value)
-        except ValueError:
+        default = _constant(node.value)
+        if default is None and ast.unparse(node.value) != "None":
             continue  # computed in the cell: not a parameter
+        try:
+            _plain(default)
+        except (TypeError, UnicodeEncodeError):
+            continue  # a set, bytes: nothing that a record or a file of parameters can hold
         facts = _annotation(getattr(node, "annotation", None))
         kind = "any" if default is None else type(default).__name__
-        _, _, comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")
+        if facts.get("type", kind) not in ("int", "float", "any"):
+            facts = {k: v for k, v in facts.items() if k not in ("low", "high")}
+        _, _, comment = lines[node.end_lineno - 1][node.end_col_offset :].decode().partition("#")
         found.append(
             Parameter(
                 target.id, **{"type": kind, "default": default, "help": comment.strip()} | facts
             )
         )
     return found
+
+
+def _python(source: str) -> str:
+    """The cell as Python; where it has lines for IPython, with what IPython makes of them."""
+    try:
+        try:
+            ast.parse(source)
+        except SyntaxError:
+            from IPython.core.inputtransformer2 import TransformerManager
+
+            source = TransformerManager().transform_cell(source)
+            ast.parse(source)
+        return source
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as err:
+        line = f" in line {err.lineno}" if getattr(err, "lineno", None) else ""
+        said = getattr(err, "msg", None) or str(err) or "it is nested too deeply"
+        raise UserError(
+            f"the parameters cell has a syntax error{line}: {said}", "Mend the cell"
+        ) from err
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #4a1abf5c
@@ -151,17 +185,44 @@ def _as_type(parameter: Parameter, value: Any) -> Any:
         lowered = value.strip().lower()
         if kind == "bool" and lowered in ("true", "yes", "1", "false", "no", "0"):
             return lowered in ("true", "yes", "1")
-        value = float(value) if kind in ("int", "float") else ast.literal_eval(value)
+        if kind == "int":
+            return (
+                int(value) if re.fullmatch(r"\s*[-+]?[0-9_]+\s*", value) else _as_int(float(value))
+            )
+        value = float(value) if kind == "float" else ast.literal_eval(value)
     if kind == "any" and isinstance(value, str):
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError):
             return value
-    if kind == "int" and (isinstance(value, bool) or value != int(value)):
-        raise ValueError
+    if kind == "int":
+        return _as_int(value)
     if kind in ("bool", "str", "list", "dict", "tuple") and type(value).__name__ != kind:
         raise TypeError
-    return {"int": int, "float": float}.get(kind, lambda v: v)(value)
+    return float(value) if kind == "float" else value
+
+
+def _as_int(value: Any) -> int:
+    if isinstance(value, bool) or value != int(value):
+        raise ValueError
+    return int(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as the record and the kernel's code can hold it: numpy's become Python's, dates text."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, dt.date | Path):
+        return str(value)
+    if isinstance(value, str):
+        value.encode()  # half a character cannot be written
+    elif not (value is None or isinstance(value, bool | int | float)):
+        raise TypeError(f"a {type(value).__name__} is no text, number, list or mapping")
+    return value
 
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #b21f81a1
@@ -173,7 +234,19 @@ def check_parameter(parameter: Parameter, value: Any) -> Any:
     UserError
         It is of another type, not among the choices, or out of range.
     """
-    shown = f"{parameter.name}={value}"
+    shown = f"{parameter.name}={_short(value)}"
+    try:
+        value = _plain(value)
+    except (TypeError, UnicodeEncodeError, RecursionError) as err:
+        kind = (
+            f"a {type(value).__name__} that holds something"
+            if isinstance(value, list | tuple | dict)
+            else f"a {type(value).__name__}"
+        )
+        raise UserError(
+            f"{parameter.name} is {kind} that no record of a run can hold",
+            "Give a text, a number, true or false, or lists and mappings of them",
+        ) from err
     try:
         found = _as_type(parameter, value)
     except (ValueError, TypeError, SyntaxError, OverflowError) as err:
@@ -187,9 +260,16 @@ def check_parameter(parameter: Parameter, value: Any) -> Any:
         )
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
-    if (low > -math.inf or high < math.inf) and not low <= found <= high:
+    bounded = low > -math.inf or high < math.inf
+    if bounded and not (isinstance(found, int | float) and low <= found <= high):
         raise UserError(f"{shown} is out of range", f"{parameter.name} {range_text(parameter)}")
     return found
+
+
+def _short(value: Any) -> str:
+    """A value to be named in one line."""
+    text = " ".join(str(value).encode("utf-8", "backslashreplace").decode().split())
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def check_parameters(parameters: Iterable[Parameter], given: dict) -> dict:

@@ -336,7 +336,8 @@ def open_run(
     folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
     code, unknown = keep_code(notebook, folder, secrets, wb)
-    row = code | {"run": run, "experiment": experiment, "kind": kind, "state": "running"}
+    row = code | {"run": run, "kind": kind, "state": "running"}
+    row["experiment"] = redact(str(experiment), secrets)
     row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": unknown} if unknown else {}
@@ -346,7 +347,8 @@ def open_run(
             _take_place(db, known["place"])
         if since is not None:
             _refuse_twin(db, known["fingerprint"], since)
-        row["name"] = name or _numbered(db, notebook.stem if notebook else kind)
+        named = name and redact(str(name), secrets)
+        row["name"] = named or _numbered(db, notebook.stem if notebook else kind)
         db.execute(runs.insert(), row)
         db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
         db.execute(

@@ -26,7 +26,8 @@ _ISSUERS = re.compile(
 )
 _WRITTEN = re.compile(
     r"(?:(?<![0-9A-Za-z.])|(?<=\[\dm)|(?<=\[\d\dm)|(?<=;\d\dm)|(?<=\\n)|(?<=\\t))"
-    r"(\d{13,19}|\d{4}([ \-\u00a0])\d{4}\2\d{4}\2\d{1,4}(?:\2\d{3})?|\d{4}([ \-\u00a0])\d{6}\3\d{4,5})"
+    r"(\d{13,19}|\d{4}(&nbsp;|[ .\-\t\u00a0\u2009-\u2014\u202f])\d{4}\2\d{4}\2\d{1,4}(?:\2\d{3})?"
+    r"|\d{4}(&nbsp;|[ .\-\t\u00a0\u2009-\u2014\u202f])\d{6}\3\d{4,5})"
     r"(?![0-9A-Za-z])(?!\.\d*[1-9])"
 )
 
@@ -70,7 +71,11 @@ def secret_values(
     named = [*env.items(), *(values or {}).items()]
     handed = set(json.loads(env.get("MLWORKBENCH_SECRETS", "[]")))
     found = handed | {
-        str(value) for name, value in named if len(str(value)) >= 4 and declared(name.upper())
+        str(value)
+        for name, value in named
+        if len(str(value)) >= 4
+        and not (value is None or isinstance(value, bool))
+        and declared(name.upper())
     }
     return _forms(frozenset(found))
 
@@ -91,14 +96,17 @@ def _forms(found: frozenset[str]) -> tuple[str, ...]:
 
 # %% ../../nbs/3_execution/00_redaction.ipynb #24d03f16
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """A text without the secrets and without card numbers.
+    """A text without the secrets and without card numbers, that any file can hold.
 
     Parameters
     ----------
     text : str
+        Half a character (a lone surrogate, as of a file name that is no UTF-8) is written out.
     secrets : tuple of str
         As of ``secret_values``.
     """
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     for secret in secrets:
         if secret in text:
             text = text.replace(secret, "[secret]")
@@ -120,17 +128,36 @@ def redact_tree(value: Any, secrets: tuple[str, ...] = ()) -> Any:
     """
     if isinstance(value, str):
         return redact(value, secrets)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 1e12 <= value < 1e19:
-        said = str(int(value)) if value == int(value) else ""
-        return redact(said, secrets) if is_card_number(said) else value
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, list | tuple):
         return type(value)(redact_tree(v, secrets) for v in value)
     if isinstance(value, dict):
         for key, part in value.items():
             if key not in _RASTER and (clean := redact_tree(part, secrets)) is not part:
                 value = _with(value, key, clean)
-        return value
-    return value
+        named = [redact(k) if isinstance(k, str) else k for k in value]
+        return (
+            value if named == list(value) else type(value)(zip(named, value.values(), strict=True))
+        )
+    if isinstance(value, int | float):
+        return _number(value, secrets)
+    return _other(value, secrets)
+
+
+def _number(value: float, secrets: tuple[str, ...]) -> Any:
+    """A number, or the text in place of one that is secret or a card's."""
+    if secrets and repr(value) in secrets:
+        return "[secret]"
+    said = str(int(value)) if 1e12 <= value < 1e19 and value == int(value) else ""
+    return redact(said) if is_card_number(said) else value
+
+
+def _other(value: Any, secrets: tuple[str, ...]) -> Any:
+    """What will be written down as Python shows it: bytes, sets, a path."""
+    said = str(value)
+    clean = redact(said, secrets)
+    return value if clean == said else clean
 
 
 def _with(mapping: dict, key: str, value: Any) -> dict:

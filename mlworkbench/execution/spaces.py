@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..core.errors import UserError, nearest
-from .parameters import Parameter
+from .parameters import Parameter, check_parameter
 
 # %% ../../nbs/3_execution/10_spaces.ipynb #8110916a
 MOST_RUNS = 100_000
@@ -119,6 +119,10 @@ def expand_plan(
     rest = {n: v for n, v in plan.items() if n not in PLAN}
     product = _part(plan, "product", dict) | rest | (axes or {})
     pairs = _axes(known, _part(plan, "zip", dict))
+    for name in axes or {}:
+        if name in pairs:
+            hint = "Leave it out on the command line, or take it out of the file"
+            raise UserError(f"{name} is given, and the plan goes through it in zip", hint)
     if len({len(v) for v in pairs.values()}) > 1:
         sizes = ", ".join(f"{n} has {len(v)}" for n, v in pairs.items())
         raise UserError(f"what goes together in zip must be equally long: {sizes}", "Mend the file")
@@ -133,7 +137,7 @@ def expand_plan(
     left_out = [_row(r, "exclude") for r in _part(plan, "exclude", list)]
     for name in {n for row in left_out for n in row} - set(known):
         raise UserError(f"exclude names '{name}', which is no parameter", nearest(name, known))
-    kept = [r for r in runs if not any(_matches(r, row) for row in left_out)]
+    kept = [r for r in runs if not any(_matches(r, row, known) for row in left_out)]
     kept = _sampled(kept, plan.get("sample"))
     if not kept:
         raise UserError("nothing is left of the grid", "Look at exclude and sample")
@@ -154,8 +158,19 @@ def _row(row: Any, where: str) -> dict:
     return row
 
 
-def _matches(run: dict, row: dict) -> bool:
-    return all(n in run and str(run[n]) == str(v) for n, v in row.items())
+def _matches(run: dict, row: dict, known: dict[str, Parameter]) -> bool:
+    """Whether a run has the values of a line, as the notebook would take them: 0.10 is 1e-1."""
+    return all(
+        _value(known[n], run.get(n, known[n].default)) == _value(known[n], v)
+        for n, v in row.items()
+    )
+
+
+def _value(parameter: Parameter, given: Any) -> Any:
+    try:
+        return check_parameter(parameter, given)
+    except UserError:  # refused by its own name before anything runs
+        return str(given)
 
 
 def _sampled(runs: list[dict], sample: Any) -> list[dict]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from ..core.errors import UserError
 from ..core.settings import Workbench
 from .draws import replicate
 from .influence import freedom
@@ -149,7 +150,17 @@ def interval_from(
 
 # %% ../../nbs/4_modelling/05_resampling.ipynb #5f0c2a02
 def how_sure(wb: Workbench, level: float = 0, resamples: int = 0) -> dict:
-    """Return ``level`` and ``resamples`` of a bootstrap: those given, else those of the settings."""
+    """Return ``level`` and ``resamples`` of a bootstrap: those given, else those of the settings.
+
+    Raises
+    ------
+    UserError
+        A level that is none (0.95, and not 95), or fewer than 20 resamples.
+    """
+    if level and not 0.5 <= level < 1:
+        raise UserError(f"a level of {level} is no confidence", "Give 0.95, for example")
+    if resamples and not 20 <= resamples <= 1_000_000:
+        raise UserError(f"{resamples} resamples give no interval", "Give 20 to 1,000,000")
     return {
         "level": level or float(wb.setting("compare", "confidence")),
         "resamples": resamples or int(wb.setting("compare", "resamples")),
