@@ -41,7 +41,7 @@ from .column_roles import Roles, declared, role_rows, roles_of, span, with_rows
 from .commits import write_lake
 from .connections import lake_cursor, lake_state
 from .contract_changes import changes, next_version
-from .contract_text import contract_text
+from .contract_yaml import contract_text
 from .doors import shortened
 from .odcs import MOST_TEXT, Contract, Promise, read_contract
 

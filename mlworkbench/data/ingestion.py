@@ -18,7 +18,7 @@ from ..core.settings import Workbench, open_workbench
 from .card_numbers import refuse_card_numbers
 from .columnar import carefully
 from .connections import lake_cursor
-from .contract_text import contract_text
+from .contract_yaml import contract_text
 from .contracts import contract_file, infer_contract
 from .fitting import checked_table, common_types, find_target
 from .loading import Taken, take_in

@@ -40,7 +40,7 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
       mlworkbench contract show payments --versions
     """
     from mlworkbench.data import contracts as held
-    from mlworkbench.data.contract_text import contract_text
+    from mlworkbench.data.contract_yaml import contract_text
     from mlworkbench.data.mending import quarantined
 
     found, kept = held.find_contract(table, wb), held.contract_versions(table, wb)
