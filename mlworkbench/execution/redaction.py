@@ -70,7 +70,7 @@ def secret_values(
     named = [*env.items(), *(values or {}).items()]
     handed = set(json.loads(env.get("MLWORKBENCH_SECRETS", "[]")))
     found = handed | {
-        str(value) for name, value in named if len(str(value)) >= 4 and declared(name.upper())
+        str(value) for name, value in named if declared(name) and len(str(value)) >= 4
     }
     return _forms(frozenset(found))
 
@@ -78,7 +78,8 @@ def secret_values(
 @functools.lru_cache(maxsize=8)
 def _declared(patterns: str) -> Any:
     """A function that says whether a name matches one of the patterns."""
-    return re.compile("|".join(map(fnmatch.translate, patterns.upper().split())) or "$^").match
+    match = re.compile("|".join(map(fnmatch.translate, patterns.upper().split())) or "$^").match
+    return functools.lru_cache(maxsize=4096)(lambda name: match(name.upper()))  # asked for each run
 
 
 @functools.lru_cache(maxsize=64)
