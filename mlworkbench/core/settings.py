@@ -391,6 +391,7 @@ def open_workbench(path: "str | Path | Workbench | None" = None) -> Workbench:
 
 
 # %% ../../nbs/1_core/02_settings.ipynb #07c259e9
+@functools.lru_cache(maxsize=8)
 def shipped_folder(name: str) -> Path:
     """A folder that ships with the package: ``jobs``, ``starter`` or ``apps``."""
     package = Path(importlib.util.find_spec("mlworkbench").origin).resolve().parent

@@ -31,6 +31,7 @@ import gc
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import io
 import locale
 import multiprocessing
@@ -150,6 +151,7 @@ KERNEL = (
     "ipykernel.zmqshell",
     "ipykernel.debugger",
     "IPython.core.completerlib",
+    "IPython.core.logger",
     "IPython.core.magics",
     "IPython.core.debugger",
     "IPython.core.oinspect",
@@ -336,11 +338,15 @@ def _take_circumstances(given: Mapping) -> None:
 
 
 # %% ../../nbs/3_execution/04_isolation.ipynb #d078026d
+_CATCHABLE = [int(n) for n in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}]
+
+
 def _own_session(name: str = "mlw-kernel") -> None:
     """Lead a session, forget handlers, adopt orphans (so that they are found at the end)."""
     os.setsid()
-    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+    set_to = inspect.unwrap(signal.signal)  # without its search for names: twice 64 of them
+    for number in _CATCHABLE:
+        set_to(number, 0)  # SIG_DFL
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python itself starts
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -114,7 +114,7 @@ class Run:
     root: Path | None = field(default=None, repr=False, compare=False)
     files: Path | None = field(default=None, repr=False, compare=False)
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
         """Where its files are."""
         return self.files / "runs" / self.run

@@ -73,9 +73,9 @@ def secret_values(
     found = handed | {
         str(value)
         for name, value in named
-        if len(str(value)) >= 4
+        if declared(name)
+        and len(str(value)) >= 4
         and not (value is None or isinstance(value, bool))
-        and declared(name.upper())
     }
     return _forms(frozenset(found))
 
@@ -83,7 +83,8 @@ def secret_values(
 @functools.lru_cache(maxsize=8)
 def _declared(patterns: str) -> Any:
     """A function that says whether a name matches one of the patterns."""
-    return re.compile("|".join(map(fnmatch.translate, patterns.upper().split())) or "$^").match
+    match = re.compile("|".join(map(fnmatch.translate, patterns.upper().split())) or "$^").match
+    return functools.lru_cache(maxsize=4096)(lambda name: match(name.upper()))  # asked for each run
 
 
 @functools.lru_cache(maxsize=64)
