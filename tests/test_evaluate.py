@@ -355,7 +355,7 @@ def test_a_query_past_the_doors_is_a_look(wb, query, looked):
     "statement, looked",
     [
         ("CREATE TABLE copy AS FROM sealed", True),
-        ("INSERT INTO other SELECT y FROM lake.sealed", True),
+        ("INSERT INTO other SELECT id, y FROM lake.sealed", True),
         ("CREATE TABLE copy AS SELECT 1 AS unsealed", False),
         ("INSERT INTO sealed VALUES (900, 1)", False),
         ("INSERT INTO sealed SELECT * FROM other", False),
