@@ -18,6 +18,7 @@ from mlworkbench.core.looks import list_looks
 from mlworkbench.data.catalog import declare_roles
 from mlworkbench.data.commits import write_lake
 from mlworkbench.data.ingestion import ingest
+from mlworkbench.data.kept import keep_split
 from mlworkbench.data.queries import sql
 from mlworkbench.execution.record import close_run, open_run
 from mlworkbench.modelling.drift import drift_table, stability
@@ -339,7 +340,6 @@ def test_looks_are_counted_and_the_claim_is_corrected(wb):
         ("SELECT to_json(predictions) FROM predictions", True),
         ("SELECT #3 FROM predictions", True),
         ("SELECT score FROM predictions NATURAL JOIN (SELECT '1' AS label)", True),
-        ("FROM lake.table_changes('predictions', 0, 0)", True),
         ("EXPLAIN ANALYZE SELECT 1 FROM predictions WHERE label = '1'", True),
         ("SELECT p.label FROM predictions p WHERE p.split IN ('train', 'validation')", False),
         ("SELECT label FROM predictions WHERE score > 0 AND split = 'validation'", False),
@@ -354,15 +354,22 @@ def test_a_query_past_the_doors_is_a_look(wb, query, looked):
 @pytest.mark.parametrize(
     "statement, looked",
     [
-        ("CREATE TABLE copy AS FROM predictions", True),
-        ("CREATE TABLE copy AS SELECT label FROM lake.predictions", True),
-        ("INSERT INTO other SELECT label FROM predictions", True),
-        ("CREATE TABLE copy AS SELECT 1 AS predicted", False),
-        ("INSERT INTO other VALUES ('predicted')", False),
+        ("CREATE TABLE copy AS FROM sealed", True),
+        ("INSERT INTO other SELECT id, y FROM lake.sealed", True),
+        ("CREATE TABLE copy AS SELECT 1 AS unsealed", False),
+        ("INSERT INTO sealed VALUES (900, 1)", False),
+        ("INSERT INTO sealed SELECT * FROM other", False),
     ],
 )
-def test_a_copy_of_test_labels_is_a_look(wb, statement, looked):
-    sql("CREATE TABLE other (label VARCHAR)", write=True, wb=wb)
+def test_a_copy_of_sealed_labels_is_a_look(wb, statement, looked):
+    sql("CREATE TABLE other (id INT, y INT)", write=True, wb=wb)
+    sql(
+        "CREATE TABLE sealed AS SELECT i AS id, i % 3 = 0 AS y FROM range(90) r(i)",
+        write=True,
+        wb=wb,
+    )
+    about = {"recipe": "random", "label": "y", "key": ("id",), "sealed": True}
+    keep_split("s", "sealed", **about, wb=wb)
     sql(statement, write=True, wb=wb)
     assert [r["kind"] for r in list_looks(wb=wb)] == ["query"] * looked
 
