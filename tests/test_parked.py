@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mlworkbench.core.settings import open_workbench
 from mlworkbench.desk.cli import cli
 from mlworkbench.desk.commands import run_command
 from mlworkbench.desk.examining import doctor, mend
+from mlworkbench.execution import resuming
 from mlworkbench.execution.again import cancel_run, rerun, run_source
 from mlworkbench.execution.parked import read_parked
 from mlworkbench.execution.record import list_runs, run_details
@@ -271,3 +273,32 @@ def test_the_command_returns_at_once_and_takes_the_run_along_when_it_is_killed(w
     assert json.loads(out)["connection"] == read_parked(run).connection
     assert "parked until" in command(wb, capsys, "runs")[1]
     assert f"mlworkbench enter {run.run}" in command(wb, capsys, "show", run.run)[1]
+
+
+def test_of_two_who_resume_in_the_same_instant_one_is_refused(wb, monkeypatch):
+    """Both have seen that nobody resumes it; the record has one next attempt all the same."""
+    notebook(wb, "import pathlib\nassert pathlib.Path('mended').exists()")
+    with pytest.raises(WorkbenchError, match="failed in cell"):
+        mw.run("long.ipynb", wb=wb)
+    (failed,) = list_runs(wb=wb)
+    (wb.root / "mended").touch()
+    both, looks = threading.Barrier(2), resuming._newest_attempt
+
+    def look(run, wb):
+        found = looks(run, wb)
+        both.wait(60)
+        return found
+
+    monkeypatch.setattr(resuming, "_newest_attempt", look)
+
+    def resume(_):
+        try:
+            return resuming.resume_run(failed, wb).state
+        except UserError as error:
+            return error.message
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(pool.map(resume, range(2)))
+    later = [r for r in list_runs(wb=wb) if r.run != failed.run]
+    assert [r.state for r in later] == ["finished"]
+    assert said == ["finished", f"run {failed.run} was resumed already, as {later[0].name} ({later[0].run})"]  # fmt: skip

@@ -330,6 +330,8 @@ def open_run(
         Another run has finished in its place.
     Twin
         Another run with its fingerprint is at work, or has finished since then.
+    UserError
+        Another run goes on from the one that this would go on from.
     """
     wb = open_workbench(wb)
     run, secrets = new_id(), secret_values(wb, values)
@@ -347,6 +349,8 @@ def open_run(
             _take_place(db, known["place"])
         if since is not None:
             _refuse_twin(db, known["fingerprint"], since)
+        if "resumed_from" in known:
+            _refuse_fork(db, known["resumed_from"])
         named = name and redact(str(name), secrets)
         row["name"] = named or _numbered(db, notebook.stem if notebook else kind)
         db.execute(runs.insert(), row)
@@ -452,6 +456,15 @@ def _refuse_twin(db: sa.Connection, mark: str, since: dt.datetime) -> None:
     same = same.where(IS_FINGERPRINT, facts.c.value == mark, fresh | (runs.c.state == "running"))
     if (run := db.scalar(same.limit(1))) is not None:
         raise Twin(run)
+
+
+def _refuse_fork(db: sa.Connection, before: str) -> None:
+    """Refuse where another run goes on from this one already."""
+    later = sa.select(runs.c.run, runs.c.name).join(facts, facts.c.run == runs.c.run)
+    later = later.where(runs.c.parent == before, facts.c.name == "resumed_from")
+    if (found := db.execute(later.limit(1)).first()) is not None:
+        hint = f"`mlworkbench show {found.run}` says how far it is"
+        raise UserError(f"run {before} was resumed already, as {found.name} ({found.run})", hint)
 
 
 def _take_place(db: sa.Connection, place: str) -> None:

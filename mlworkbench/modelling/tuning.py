@@ -57,7 +57,7 @@ from mlworkbench.modelling.studies import (
 )
 from .training import fit_catboost, predict_scores, training_threads
 
-# %% ../../nbs/4_modelling/11_tuning.ipynb #a5d79869
+# %% ../../nbs/4_modelling/11_tuning.ipynb #7d554614
 SLOWEST = 0.02
 
 
@@ -99,19 +99,7 @@ class Plan:
     slowest: float = SLOWEST
 
 
-def _about(bench: Bench, metric: str, space: dict, untuned: dict) -> str:
-    """Return a short hash of everything that makes values comparable: the rows themselves, too."""
-    p, rows = bench.problem, hashlib.sha256()
-    for x, y, x_judge, y_judge in bench.parts:
-        for frame in (x, pd.DataFrame({"y": y}), x_judge, pd.DataFrame({"y": y_judge})):
-            rows.update(pd.util.hash_pandas_object(frame, index=False).to_numpy())
-    for weight in (w for pair in bench.weights for w in pair):
-        rows.update(np.ascontiguousarray(weight))
-    text = [p.table, p.target, p.view, p.features, p.task, metric, rows.hexdigest(), untuned]
-    text += [{n: repr(d) for n, d in space.items()}]
-    return hashlib.sha256(json.dumps(text, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
+# %% ../../nbs/4_modelling/11_tuning.ipynb #2eb6335f
 def _budget(metric: str, task: str, trials: int, minutes: float) -> list[str]:
     """Check the wishes; returns the metrics, the leading one first."""
     table = metric_table(task)
@@ -126,49 +114,42 @@ def _budget(metric: str, task: str, trials: int, minutes: float) -> list[str]:
     return names or [next(iter(table))]
 
 
-# %% ../../nbs/4_modelling/11_tuning.ipynb #7508f5ce
-def _next(study: optuna.Study, plan: Plan, wb: Workbench) -> optuna.Trial | None:
-    """Take the next trial, or None when the budget is spent."""
-    if time.monotonic() >= plan.until:
-        return None
-    return next_trial(study, plan.space, plan.trials, plan.seed, wb)
+# %% ../../nbs/4_modelling/11_tuning.ipynb #6a352d63
+def _about(bench: Bench, metric: str, space: dict, untuned: dict) -> str:
+    """Return a short hash of everything that makes values comparable: the rows themselves, too."""
+    p, rows = bench.problem, hashlib.sha256()
+    for x, y, x_judge, y_judge in bench.parts:
+        for frame in (x, pd.DataFrame({"y": y}), x_judge, pd.DataFrame({"y": y_judge})):
+            rows.update(pd.util.hash_pandas_object(frame, index=False).to_numpy())
+    for weight in (w for pair in bench.weights for w in pair):
+        rows.update(np.ascontiguousarray(weight))
+    text = [p.table, p.target, p.view, p.features, p.task, metric, rows.hexdigest(), untuned]
+    text += [{n: repr(d) for n, d in space.items()}]
+    return hashlib.sha256(json.dumps(text, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _judge(
-    study: optuna.Study, trial: optuna.Trial, bench: Bench, plan: Plan, inner: Progress
-) -> None:
-    """Carry out a trial, and tell the study."""
-
-    def report(step: int, value: float) -> bool:
-        if plan.beside:
-            return time.monotonic() >= plan.until  # Optuna prunes by one objective only
-        trial.report(value, step)
-        return time.monotonic() >= plan.until or trial.should_prune()
-
-    began = time.monotonic()
-    try:
-        tried = try_candidate(
-            bench, for_catboost(trial.params), plan.metric, iterations=3 * plan.untuned["iterations"],
-            seed=plan.seed, threads=plan.threads, beside=plan.beside, report=report, progress=inner,
-        )  # fmt: skip
-    except BaseException:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        raise
-    for name, value in _kept(tried, time.monotonic() - began).items():
-        trial.set_user_attr(name, value)
-    if np.isnan(tried.value):
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    else:
-        study.tell(trial, [tried.value, *tried.beside])
-        _slow_down(study, trial, plan)
+# %% ../../nbs/4_modelling/11_tuning.ipynb #051329b3
+def _effective(bench: Bench, plan: Plan, params: dict) -> dict:
+    """Return what CatBoost makes of parameters that were left to it, for those in the space."""
+    model = fit_catboost(
+        fold_pools(bench, 0)[0], None, bench.problem, iterations=plan.untuned["iterations"],
+        seed=plan.seed, threads=plan.threads, learned=lambda info: False, **params,
+    )  # fmt: skip
+    found = model.get_all_params()
+    kinds = optuna.distributions
+    return {
+        n: int(found[n]) if isinstance(d, kinds.IntDistribution) else round(found[n], 6)
+        for n, d in plan.space.items()
+        if isinstance(found.get(n), int | float)
+        and (not isinstance(d, kinds.CategoricalDistribution) or found[n] in d.choices)
+    }
 
 
-def _slow_down(study: optuna.Study, trial: optuna.Trial, plan: Plan) -> None:
-    """Line up what leads now at half its learning rate."""
-    half = trial.params.get("learning_rate", 0) / 2
-    if half >= plan.slowest and _leading(study, plan).number == trial.number:
-        about = {"half_the_rate_of": trial.number}
-        study.enqueue_trial(trial.params | {"learning_rate": half}, user_attrs=about)
+def _holding(space: Any, value: Any) -> Any:
+    """Widen a range so that it holds a value (a list cannot change within a study)."""
+    if isinstance(space, optuna.distributions.CategoricalDistribution):
+        return space
+    return type(space)(min(space.low, value), max(space.high, value), log=space.log)
 
 
 def _kept(tried: Any, seconds: float) -> dict:
@@ -211,30 +192,59 @@ def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench)
         )
 
 
-def _effective(bench: Bench, plan: Plan, params: dict) -> dict:
-    """Return what CatBoost makes of parameters that were left to it, for those in the space."""
-    model = fit_catboost(
-        fold_pools(bench, 0)[0], None, bench.problem, iterations=plan.untuned["iterations"],
-        seed=plan.seed, threads=plan.threads, learned=lambda info: False, **params,
-    )  # fmt: skip
-    found = model.get_all_params()
-    kinds = optuna.distributions
-    return {
-        n: int(found[n]) if isinstance(d, kinds.IntDistribution) else round(found[n], 6)
-        for n, d in plan.space.items()
-        if isinstance(found.get(n), int | float)
-        and (not isinstance(d, kinds.CategoricalDistribution) or found[n] in d.choices)
-    }
+# %% ../../nbs/4_modelling/11_tuning.ipynb #f525d053
+def _next(study: optuna.Study, plan: Plan, wb: Workbench) -> optuna.Trial | None:
+    """Take the next trial, or None when the budget is spent."""
+    if time.monotonic() >= plan.until:
+        return None
+    return next_trial(study, plan.space, plan.trials, plan.seed, wb)
 
 
-def _holding(space: Any, value: Any) -> Any:
-    """Widen a range so that it holds a value (a list cannot change within a study)."""
-    if isinstance(space, optuna.distributions.CategoricalDistribution):
-        return space
-    return type(space)(min(space.low, value), max(space.high, value), log=space.log)
+def _judge(
+    study: optuna.Study, trial: optuna.Trial, bench: Bench, plan: Plan, inner: Progress
+) -> None:
+    """Carry out a trial, and tell the study."""
+
+    def report(step: int, value: float) -> bool:
+        if plan.beside:
+            return time.monotonic() >= plan.until  # Optuna prunes by one objective only
+        trial.report(value, step)
+        return time.monotonic() >= plan.until or trial.should_prune()
+
+    began = time.monotonic()
+    try:
+        tried = try_candidate(
+            bench, for_catboost(trial.params), plan.metric, iterations=3 * plan.untuned["iterations"],
+            seed=plan.seed, threads=plan.threads, beside=plan.beside, report=report, progress=inner,
+        )  # fmt: skip
+    except BaseException:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise
+    for name, value in _kept(tried, time.monotonic() - began).items():
+        trial.set_user_attr(name, value)
+    if np.isnan(tried.value):
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    else:
+        study.tell(trial, [tried.value, *tried.beside])
+        _slow_down(study, trial, plan)
 
 
-# %% ../../nbs/4_modelling/11_tuning.ipynb #d2edfd20
+def _leading(study: optuna.Study, plan: Plan) -> Any:
+    """Return the trial that is best by the leading metric; untuned CatBoost among equals."""
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    sign = 1 if plan.higher else -1
+    return max(complete, key=lambda t: (sign * t.values[0], t.user_attrs.get("untuned", False)))
+
+
+def _slow_down(study: optuna.Study, trial: optuna.Trial, plan: Plan) -> None:
+    """Line up what leads now at half its learning rate."""
+    half = trial.params.get("learning_rate", 0) / 2
+    if half >= plan.slowest and _leading(study, plan).number == trial.number:
+        about = {"half_the_rate_of": trial.number}
+        study.enqueue_trial(trial.params | {"learning_rate": half}, user_attrs=about)
+
+
+# %% ../../nbs/4_modelling/11_tuning.ipynb #9c8f2087
 @dataclass(frozen=True)
 class Tuned:
     """What a study found.
@@ -278,6 +288,7 @@ class Tuned:
     front: list[dict] = field(default_factory=list, repr=False)
 
 
+# %% ../../nbs/4_modelling/11_tuning.ipynb #fe64d651
 def tune_catboost(
     data: Dataset | Bench,
     *,
@@ -377,6 +388,7 @@ def _slowest(rates: Any, given: dict) -> float:
     return rates.low if "learning_rate" in given else SLOWEST
 
 
+# %% ../../nbs/4_modelling/11_tuning.ipynb #4ac1068a
 def _work_through(study, bench, plan, progress, told, wb) -> None:
     """Let the workers take trials until the budget is spent."""
     began = time.monotonic()
@@ -408,13 +420,7 @@ def _so_far(study: optuna.Study, plan: Plan, began: float, text: str) -> tuple[f
     return min(1.0, max(shares)), f"{len(trials)}{of} trials done, {best}; {text}"
 
 
-def _leading(study: optuna.Study, plan: Plan) -> Any:
-    """Return the trial that is best by the leading metric; untuned CatBoost among equals."""
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    sign = 1 if plan.higher else -1
-    return max(complete, key=lambda t: (sign * t.values[0], t.user_attrs.get("untuned", False)))
-
-
+# %% ../../nbs/4_modelling/11_tuning.ipynb #38ec03d2
 def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> Tuned:
     """Read off a study what it found."""
     trials = study.get_trials(deepcopy=False, states=DONE)
@@ -434,7 +440,7 @@ def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> 
     )  # fmt: skip
 
 
-# %% ../../nbs/4_modelling/11_tuning.ipynb #5cf215cf
+# %% ../../nbs/4_modelling/11_tuning.ipynb #0c5beda5
 @dataclass(frozen=True)
 class Gain:
     """What tuning was worth, on rows that no trial saw.
@@ -518,7 +524,7 @@ def validate_gain(data: Dataset, tuned: Tuned, *, seed: int = 0, threads: int = 
     return Gain(f"{lead}. {seen}, {picked}: {verdict}", not worse, d)
 
 
-# %% ../../nbs/4_modelling/11_tuning.ipynb #ce883bce
+# %% ../../nbs/4_modelling/11_tuning.ipynb #7cf201f4
 def check_tuning(values: dict, wb: Workbench) -> None:
     """The check that the job ``tune`` names: refuse what can be seen before a kernel starts."""
     problem = check_training(values, wb)
