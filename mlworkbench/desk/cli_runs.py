@@ -280,9 +280,7 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     lines += [
         f"read: {', '.join(f'{t} at snapshot {s}' for t, s in found['snapshots'].items()) or 'nothing recorded'}"
     ]
-    lines += [
-        f"code: {found['code']['notebook']} at commit {found['code']['commit_id'] or 'none'}{' with changes' if found['code']['dirty'] else ''}"
-    ]
+    lines += [f"code: {found['code']['notebook']}{_commit(found['code'])}"]
     lines += [
         f"took {found['seconds']:.1f} s on {found['facts'].get('machine')}, {found['facts'].get('threads')} threads, {len(found['packages'])} packages"
     ]
@@ -303,6 +301,13 @@ def _code_text(run: str, wb: Any) -> tuple[Any, str]:
         f"# commit {found['commit_id'] or 'none'}, notebook sha256 {found['notebook_sha256']}"
     ]
     return found, "\n\n".join([*parts, found["patch"]]).rstrip()
+
+
+def _commit(code: dict) -> str:
+    """Say at which commit the code of a run stood, where it stood in a repository."""
+    if not code["commit_id"]:
+        return ", in no repository with a commit"
+    return f" at commit {code['commit_id']}{' with changes' if code['dirty'] else ''}"
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #20784813

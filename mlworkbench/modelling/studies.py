@@ -24,6 +24,7 @@ __all__ = [
 # %% ../../nbs/4_modelling/10_studies.ipynb #a836abd9
 import contextlib
 import fcntl
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -343,17 +344,20 @@ def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> 
     and Optuna would call every parameter equally important.
     """
     study, found = load_study(name, wb, storage), {}
-    draw = optuna.visualization
+    draw, kept = optuna.visualization, study.user_attrs
+    named = {"target_name": kept.get("metric") or "value"}
     plots = {
-        "history": draw.plot_optimization_history,
-        "importance": draw.plot_param_importances,
-        "slices": draw.plot_slice,
-        "parallel": draw.plot_parallel_coordinate,
+        "history": functools.partial(draw.plot_optimization_history, **named),
+        "importance": functools.partial(draw.plot_param_importances, **named),
+        "slices": functools.partial(draw.plot_slice, **named),
+        "parallel": functools.partial(draw.plot_parallel_coordinate, **named),
         "curves": draw.plot_intermediate_values,
         "timeline": draw.plot_timeline,
     }
     if len(study.directions) > 1:
-        plots = {"front": draw.plot_pareto_front, "timeline": draw.plot_timeline}
+        names = [kept["metric"], *kept["beside"]] if "beside" in kept else None
+        front = functools.partial(draw.plot_pareto_front, target_names=names)
+        plots = {"front": front, "timeline": draw.plot_timeline}
     whole = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
     least = {"history": 2, "importance": 4, "slices": 2, "parallel": 2}
     plots = {n: plot for n, plot in plots.items() if whole >= least.get(n, 0)}
