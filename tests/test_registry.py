@@ -602,7 +602,9 @@ def test_what_only_a_head_kept_elsewhere_shows(history, tmp_path):
                 events.c.seq == sa.select(sa.func.max(events.c.seq)).scalar_subquery()
             )
         )
-    assert verify_events(wb=wb)["valid"] and "would not show" in verify_audit(wb=wb)["strength"]
+    assert (
+        verify_events(wb=wb)["valid"] and "head kept elsewhere" in verify_audit(wb=wb)["strength"]
+    )
     assert "tail was cut" in verify_audit(head, wb)["fault"]
 
 

@@ -219,14 +219,12 @@ def next_trial(
         drawn = len(study.get_trials(deepcopy=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            warnings.filterwarnings(
-                "ignore", "Fixed parameter"
-            )  # a rate below the range, on purpose
+            warnings.filterwarnings("ignore", "Fixed parameter")  # slowed down, below the range
             study.sampler = optuna.samplers.TPESampler(
                 seed=seed * 100_003 + drawn, multivariate=True, constant_liar=True,
                 n_startup_trials=8,
             )  # fmt: skip
-        return study.ask(space)
+            return study.ask(space)
 
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #2e2e747b
