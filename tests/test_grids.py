@@ -439,3 +439,13 @@ def test_a_grid_on_a_dask_cluster_of_this_machine(wb, monkeypatch):
     assert {run_details(r.run, wb)["facts"]["threads"] for r in found.runs} == {share}
     again = mw.grid(job, n=[1, 2, 3, 4], jobs=2, executor="dask", wb=wb)
     assert (len(again.runs), len(again.reused)) == (1, 3)
+
+
+def test_a_broken_notebook_that_is_only_mentioned_refuses_no_run(wb):
+    cells = [nbformat.v4.new_code_cell("# after old.ipynb\nx = 1")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), wb.root / "new.ipynb")
+    (wb.root / "old.ipynb").write_text("no notebook")
+    before = code_beside(wb.root / "new.ipynb", {}, wb)
+    (wb.root / "old.ipynb").write_text("no notebook, otherwise")
+    assert "old.ipynb" in before
+    assert before != code_beside(wb.root / "new.ipynb", {}, wb)  # and it counts, by its text

@@ -14,6 +14,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/3_execution/04_fingerprints.ipynb #e0837df2
+import contextlib
 import datetime as dt
 import hashlib
 import re
@@ -24,6 +25,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..core.audit import canonical
+from ..core.errors import UserError
 from ..core.settings import Workbench, shipped_folder
 from ..core.store import facts, now, reading, reads, runs
 from ..data.catalog import last_changes
@@ -106,9 +108,10 @@ def _imports(text: str, name: str) -> bool:
 
 
 def _text(file: Path) -> str:
-    """The code in a file, as far as it is text; a notebook's as its cells have it."""
+    """The code in a file, as far as it is text; a notebook's as its cells have it, if it is one."""
     if file.suffix == ".ipynb":
-        return "\n".join(code_cells(read_notebook(file)))
+        with contextlib.suppress(UserError):  # a name in a comment refuses no run
+            return "\n".join(code_cells(read_notebook(file)))
     return file.read_text(encoding="utf-8", errors="replace")
 
 
