@@ -168,7 +168,7 @@ def trainings(wb, folder: Path, runs: int, rounds: int, jobs: int) -> dict:
 
 
 def trivial(wb, folder: Path, runs: int, jobs: int) -> dict:
-    from mlworkbench.execution.record import list_runs
+    from mlworkbench.execution.listing import list_runs
 
     source = write_notebook(folder / "trivial.ipynb", TRIVIAL)
     with pool_of(jobs) as pool:

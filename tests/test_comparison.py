@@ -11,8 +11,9 @@ from scipy import stats
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.settings import Workbench
 from mlworkbench.execution.journal import log_file, log_read
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.predictions import log_predictions
-from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions

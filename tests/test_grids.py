@@ -30,7 +30,8 @@ from mlworkbench.execution.engine import tracked_run
 from mlworkbench.execution.fingerprints import code_beside, fingerprint
 from mlworkbench.execution.jobs import find_notebook
 from mlworkbench.execution.journal import log_read
-from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.opening import Taken, close_run, open_run
 from mlworkbench.execution.workers import run_one
 
 

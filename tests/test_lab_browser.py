@@ -16,7 +16,7 @@ import pytest
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.desk.starting import init
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 EXE = Path(sys.executable).parent / "mlworkbench"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

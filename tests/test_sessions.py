@@ -14,7 +14,8 @@ from mlworkbench.data.connections import lake_cursor
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution import sessions
 from mlworkbench.execution.jobs import run_job
-from mlworkbench.execution.record import get_run, list_runs, run_details
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.record import get_run
 from mlworkbench.execution.sessions import handle
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.registry.versions import register

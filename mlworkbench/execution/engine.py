@@ -47,9 +47,10 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .mlflow_files import keep_logged, mlflow_environment
+from .opening import Replaced, close_run, open_run, settle_run
 from .parameters import cell_number, check_parameters, notebook_parameters
 from .provisioner import available, install_kernelspec
-from .record import Replaced, Run, close_run, open_run, settle_run
+from .record import Run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af

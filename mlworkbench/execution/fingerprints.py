@@ -32,8 +32,10 @@ from ..core.settings import Workbench, shipped_folder
 from ..core.store import facts, now, reading, reads, runs
 from ..data.catalog import last_changes
 from ..data.commits import sha256
+from .liveness import sweep
+from .opening import IS_FINGERPRINT, IS_PLACE
 from .parameters import NOT_PYTHON, as_python, read_notebook
-from .record import IS_FINGERPRINT, IS_PLACE, get_run, sweep
+from .record import get_run
 from .sources import sources_changed
 
 

@@ -23,7 +23,7 @@ from ..core.settings import Workbench, open_workbench
 from .fingerprints import await_place, await_twin
 from .jobs import run_prepared
 from .limits import Stopped
-from .record import Replaced, Taken, Twin
+from .opening import Replaced, Taken, Twin
 
 
 # %% ../../nbs/3_execution/10_workers.ipynb #e2863de0

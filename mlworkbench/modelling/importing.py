@@ -15,7 +15,8 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..data.connections import lake_cursor
 from ..execution.journal import log_fact
-from ..execution.record import Run, close_run, get_run, open_run
+from ..execution.opening import close_run, open_run
+from ..execution.record import Run, get_run
 from .evaluation import log_predictions
 
 # %% ../../nbs/4_modelling/08_importing.ipynb #be72c000
