@@ -87,7 +87,8 @@ def test_an_error_inside_with_is_the_runs_end(wb, kernel):
 @pytest.mark.parametrize("name", ["python3", "mlworkbench"])
 def test_the_kernels_end_closes_the_run(wb, name, tmp_path, monkeypatch):
     if name != "python3":
-        from mlworkbench.execution.provisioner import available, install_kernelspec
+        from mlworkbench.execution.forking import available
+        from mlworkbench.execution.provisioner import install_kernelspec
 
         if available():
             pytest.skip(available())

@@ -36,6 +36,7 @@ from traitlets.config import Config
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
+from .forking import available
 from mlworkbench.execution.limits import (
     CANCEL,
     Stopped,
@@ -49,7 +50,7 @@ from mlworkbench.execution.limits import (
 from .mlflow_files import keep_logged, mlflow_environment
 from .opening import Replaced, close_run, open_run, settle_run
 from .parameters import cell_number, check_parameters, notebook_parameters
-from .provisioner import available, install_kernelspec
+from .provisioner import install_kernelspec
 from .record import Run
 from .redaction import redact, redact_tree, secret_values
 

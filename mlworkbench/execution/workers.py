@@ -133,7 +133,7 @@ def cores(many: int, of: int, stop: threading.Event | None = None) -> Iterator[N
     """
     import fcntl
 
-    from mlworkbench.execution.forkserver import socket_folder
+    from mlworkbench.execution.servers import socket_folder
 
     held: list[int] = []
     places = range(of)
