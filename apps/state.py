@@ -19,8 +19,8 @@ from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.pipelines import MARKS
 from mlworkbench.execution.record import Run, find_run, get_run
 from mlworkbench.modelling.comparison import Comparison, compare_runs
-from mlworkbench.modelling.figures import CONFIG, DARK, LIGHT
 from mlworkbench.modelling.sides import against_first, by_week
+from mlworkbench.modelling.style import CONFIG, DARK, LIGHT
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def run_source(run: "str | Run", wb: Workbench | None = None) -> dict:
     return code | {"cells": cells, "patch": patch.read_text() if patch.exists() else ""}
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #5d88ee40
 def _kept_source(run: Run) -> Path:
     """The file of the cells that ran."""
     for name in ("source.ipynb", "notebook.ipynb"):
@@ -97,6 +98,7 @@ def _kept_source(run: Run) -> Path:
     raise UserError(f"the cells of run {run.name} were not kept", "It was no notebook")
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #f9e7811e
 def given_values(run: Run) -> dict:
     """The parameters that a run was given (its record also has those that it logged itself)."""
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -178,6 +180,7 @@ class Reproduction:
         return f"{self.of.name} came out differently: {'; '.join(wrong[:3])}{tail}"
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #9d2b4c63
 def reproduce(
     run: "str | Run", wb: Workbench | None = None, progress: Progress = silent
 ) -> Reproduction:
@@ -222,6 +225,7 @@ def reproduce(
     return Reproduction(new, old, not metrics and not predictions, metrics, predictions, differed)
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #0253de2b
 @contextlib.contextmanager
 def _as_then(threads: str | None, snapshot: int | None) -> Iterator[None]:
     """Set the threads and the snapshot of a run that is executed in the block."""
@@ -236,6 +240,7 @@ def _as_then(threads: str | None, snapshot: int | None) -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #f3c9f807
 def _different_metrics(before: list[dict], after: list[dict]) -> list[str]:
     def keyed(rows: list[dict]) -> dict:
         return {(m["name"], m["split"], m["step"]): repr(m["value"]) for m in rows}
@@ -260,6 +265,7 @@ def _different_predictions(old: str, new: str, wb: Workbench) -> list[str]:
     return [f"{many:,} predictions on {split}" for split, many in rows]
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #57f06981
 def _different_surroundings(before: dict, after: dict) -> dict[str, list[str]]:
     def changes(old: dict, new: dict, names: set) -> list[str]:
         return [
