@@ -33,6 +33,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
+from ..core.current import surroundings
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
@@ -323,9 +324,9 @@ class WorkbenchEngine(NBClientEngine):
 
 # %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
 def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of a run's kernel: this process's, where the run is recorded, what is secret."""
+    """The environment of a run's kernel: what surrounds this thread, where the run is recorded, what is secret."""
     return (
-        os.environ
+        surroundings()
         | mlflow_environment(run.folder)
         | {
             "MLWORKBENCH": str(wb.root),
