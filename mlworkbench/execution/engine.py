@@ -136,11 +136,17 @@ class _Client(PapermillNotebookClient):
         return found
 
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> Any:
-        """Add an output; text is joined first, for a number may come in two pieces."""
+        """Add an output; text gets the end of the text before it, for a number may come in pieces."""
         found = super().output(outs, msg, display_id, cell_index)
-        if found is not None and found.output_type == "stream":
-            seam = max(0, len(found.text) - len(msg["content"]["text"]) - 200)
-            found.text = found.text[:seam] + redact(found.text[seam:], self.secrets)
+        if found is None or found.output_type != "stream":
+            return found
+        before = outs[-2] if len(outs) > 1 else {}
+        if before.get("name") == found.name:
+            seam = max(before.text.rfind("\n") + 1, len(before.text) - 200)
+            found.text, before.text = before.text[seam:] + found.text, before.text[:seam]
+            if not before.text:
+                del outs[-2]
+        found.text = redact(found.text, self.secrets)
         return found
 
     def _say(self, index: int, cell: Any) -> None:
