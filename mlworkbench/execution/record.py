@@ -56,6 +56,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..core.current import surroundings
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.folders import make_folder
 from ..core.markup import Html, Listing, cell_text, escaped, html_table, quiet
@@ -215,7 +216,7 @@ def environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "cores": str(os.cpu_count()),
-        "threads": os.environ.get("MLWORKBENCH_THREADS") or str(len(os.sched_getaffinity(0))),
+        "threads": surroundings().get("MLWORKBENCH_THREADS") or str(len(os.sched_getaffinity(0))),
     }
 
 
