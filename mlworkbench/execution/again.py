@@ -21,8 +21,9 @@ from ..data.connections import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
 from .journal import log_fact
 from .limits import CANCEL
+from .listing import run_details
 from .parameters import notebook_parameters, read_notebook
-from .record import Run, get_run, read_run, run_details
+from .record import Run, get_run, read_run
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #38ed1420

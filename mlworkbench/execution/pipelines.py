@@ -30,13 +30,15 @@ from ..data.catalog import last_changes
 from .fingerprints import code_beside, fingerprint, finished_twins
 from .jobs import find_notebook, prepare_job, run_prepared, tracked_run
 from .journal import log_fact
+from .liveness import sweep
 from mlworkbench.execution.parameters import (
     check_parameters,
     notebook_parameters,
     read_notebook,
     read_values,
 )
-from .record import Run, find_run, installed_packages, read_run, sweep
+from .record import Run, find_run, read_run
+from .surroundings import installed_packages
 
 
 # %% ../../nbs/3_execution/13_pipelines.ipynb #bc95f28e
