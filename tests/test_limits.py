@@ -286,6 +286,29 @@ def test_secrets_and_card_numbers_reach_no_file(wb, wire, monkeypatch):
     assert "cell 9" in run.error
 
 
+def test_a_card_number_in_pieces_or_beside_a_letter_reaches_no_file(wb, wire):
+    """It may come in two flushes, with markup in its middle, or right after a word; what is hashed stays."""
+    hashed = "ab" * 12 + "4111111111111111" + "cd" * 12
+    path = book(
+        wb,
+        "import sys, time\ndef say(*parts):\n    for part in parts: print(part, end='', flush=True); time.sleep(0.3)",
+        "say('4111 1111 ', '1111 1111', '\\n')",
+        "say('first\\n5555', '5555', '55554444\\nlast')",
+        "print('c' + 'ard' + '4012888888881881' + 'EUR')",
+        "from IPython.display import HTML; HTML('<b>3782</b>822<i style=\"color:red\">46310005</i>')",
+        f"print({hashed[:30]!r} + {hashed[30:]!r})",
+    )
+    run = run_prepared(path, {}, wire=wire, wb=wb)
+    nb = nbformat.read(get_run(run, wb=wb).folder / "notebook.ipynb", 4)
+    said = ["".join(o.get("text", o.get("data", {}).get("text/html", ""))
+            for o in c.outputs) for c in nb.cells]  # fmt: skip
+    assert said[1:5] == [
+        "[card …1111]\n", "first\n[card …4444]\nlast", "card[card …1881]EUR\n",
+        '<b>[card …0005]</b><i style="color:red"></i>',
+    ]  # fmt: skip
+    assert said[5] == hashed + "\n"
+
+
 def test_a_run_declared_dead_takes_nothing_more(wb):
     run = open_run("one", wb=wb)
     log_metric("auc", 0.5, run=run.run, wb=wb)

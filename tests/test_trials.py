@@ -86,6 +86,7 @@ def test_mistakes_are_named_before_a_kernel_starts(wb):
         ({"depth": "2:8"}, {"metric": "averge_precision"}, "Did you mean 'average_precision'"),
         ({"depth": "2:40"}, {}, "out of range"),
         ({"depth": "8:2"}, {}, "empty range"),
+        ({"l2": "0:9:log"}, {}, "above 0. Write l2=0.009:9:log, or leave :log out"),
         ({"depth": "2:8"}, {"metric": "gain"}, "is better"),
         ({"depth": "2:8"}, {"metric": ""}, "which metric"),
         ({"depth": "2:8"}, {"trials": 0}, "no budget"),

@@ -8,12 +8,11 @@ __all__ = ["cancel_run", "run_source", "given_values", "rerun", "Reproduction", 
 # %% ../../nbs/3_execution/12_again.ipynb #00d99f02
 import contextlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.audit import record_event
+from ..core.current import lend
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
@@ -214,7 +213,7 @@ def reproduce(
     cwd = place if place.is_dir() and place.is_relative_to(wb.root) else wb.root
     about = {"experiment": old.experiment, "parent": old.run, "name": f"{old.name}-reproduced"}
     read = [s for t, s in before["snapshots"].items() if t != "predictions"]
-    with _as_then(before["facts"].get("threads"), max(read, default=None)):
+    with lend(_as_then(before["facts"].get("threads"), max(read, default=None))):
         run = run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about)
         new = read_run(run, wb)
     after = run_details(new.run, wb)
@@ -226,18 +225,10 @@ def reproduce(
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #0253de2b
-@contextlib.contextmanager
-def _as_then(threads: str | None, snapshot: int | None) -> Iterator[None]:
-    """Set the threads and the snapshot of a run that is executed in the block."""
-    wanted = {"MLWORKBENCH_THREADS": threads, "OMP_NUM_THREADS": threads}
-    wanted |= {"MLWORKBENCH_AT": None if snapshot is None else str(snapshot)}
-    before = {n: os.environ.get(n) for n in wanted}
-    os.environ.update({n: v for n, v in wanted.items() if v is not None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+def _as_then(threads: str | None, snapshot: int | None) -> dict[str, str]:
+    """What tells a run the threads and the snapshot of another."""
+    told = {"MLWORKBENCH_THREADS": threads, "OMP_NUM_THREADS": threads, "MLWORKBENCH_AT": snapshot}
+    return {n: str(v) for n, v in told.items() if v is not None}
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #f3c9f807

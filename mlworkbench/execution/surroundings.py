@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from ..core.current import child_environment
 from ..core.settings import Workbench
 from ..data.commits import sha256
 from .redaction import redact, redact_tree
@@ -80,7 +81,8 @@ def environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "cores": str(os.cpu_count()),
-        "threads": os.environ.get("MLWORKBENCH_THREADS") or str(len(os.sched_getaffinity(0))),
+        "threads": child_environment().get("MLWORKBENCH_THREADS")
+        or str(len(os.sched_getaffinity(0))),
     }
 
 
