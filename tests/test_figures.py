@@ -194,8 +194,8 @@ def test_colours_can_be_told_apart_and_read(theme):
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
 def test_a_browser_draws_it_without_a_network(tmp_path):
-    page = tmp_path / "roc.html"
-    page.write_text(page(roc(runs(name=EVIL + " {}"))))
+    path = tmp_path / "roc.html"
+    path.write_text(page(roc(runs(name=EVIL + " {}"))))
     shot = subprocess.run(
         [
             "chromium",
@@ -206,7 +206,7 @@ def test_a_browser_draws_it_without_a_network(tmp_path):
             f"--user-data-dir={tmp_path / 'profile'}",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             "--dump-dom",
-            str(page),
+            str(path),
         ],
         capture_output=True,
         text=True,
