@@ -17,6 +17,7 @@ from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import writing
+from ..data.catalog import snapshot_number
 from ..data.connections import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
 from .journal import log_fact
@@ -94,6 +95,11 @@ def _kept_source(run: Run) -> Path:
     for name in ("source.ipynb", "notebook.ipynb"):
         if (run.folder / name).exists():
             return run.folder / name
+    if run.kind == "job":
+        raise UserError(
+            f"the folder of run {run.name} has no notebook any more: {run.folder}",
+            "Bring it back from a copy, or run the job anew",
+        )
     raise UserError(f"the cells of run {run.name} were not kept", "It was no notebook")
 
 
@@ -208,12 +214,14 @@ def reproduce(
             f"run {old.name} is a {old.state} {old.kind} run", "Reproduce a finished job"
         )
     before = run_details(old.run, wb)
-    path, values = prepare_job(_kept_source(old), given_values(old), wb)
+    source, given = _kept_source(old), given_values(old)
     place = Path(before["code"]["notebook"] or "").parent
     cwd = place if place.is_dir() and place.is_relative_to(wb.root) else wb.root
     about = {"experiment": old.experiment, "parent": old.run, "name": f"{old.name}-reproduced"}
     read = [s for t, s in before["snapshots"].items() if t != "predictions"]
-    with lend(_as_then(before["facts"].get("threads"), max(read, default=None))):
+    then = snapshot_number(max(read), wb) if read else None
+    with lend(_as_then(before["facts"].get("threads"), then)):
+        path, values = prepare_job(source, given, wb)
         run = run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about)
         new = read_run(run, wb)
     after = run_details(new.run, wb)

@@ -424,7 +424,7 @@ def read_values(path: "str | Path") -> dict:
 
 
 def _load_yaml(text: str) -> Any:
-    """Read YAML with the numbers of version 1.2, and nothing that makes objects."""
+    """Read YAML with the numbers of version 1.2, each name once, and nothing that makes objects."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -432,6 +432,14 @@ def _load_yaml(text: str) -> Any:
             first: [(tag, form) for tag, form in rules if not tag.endswith((":int", ":float"))]
             for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            seen = set()
+            for name, _ in node.value:
+                if isinstance(name, yaml.ScalarNode) and name.value in seen:
+                    raise ValueError(f"'{name.value}' stands there twice{name.start_mark}")
+                seen.add(name.value if isinstance(name, yaml.ScalarNode) else None)
+            return super().construct_mapping(node, deep)
 
     number = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"
     kinds = {"int": r"[-+]?[0-9]+", "float": number}

@@ -59,6 +59,7 @@ from mlworkbench.modelling.studies import (
     list_studies,
     next_trial,
     open_study,
+    plain_storage_errors,
     warm_start,
 )
 
@@ -248,6 +249,7 @@ def _not_finished(
         raise err
 
 
+@plain_storage_errors()
 def work_on(plan: TrialPlan, progress: Progress = silent) -> None:
     """Carry out trials until the budget is spent; what one worker of a study does."""
     wb = open_workbench(plan.root)
@@ -347,6 +349,7 @@ class NotebookStudy:
 
 
 # %% ../../nbs/4_modelling/11_trials.ipynb #6e2d51aa
+@plain_storage_errors()
 def tune_notebook(
     job: "str | Path",
     given: dict,

@@ -52,6 +52,7 @@ from mlworkbench.modelling.studies import (
     lock_name,
     next_trial,
     open_study,
+    plain_storage_errors,
     warm_start,
     worse_half,
 )
@@ -289,6 +290,7 @@ class Tuned:
 
 
 # %% ../../nbs/4_modelling/11_tuning.ipynb #fe64d651
+@plain_storage_errors()
 def tune_catboost(
     data: Dataset | Bench,
     *,
