@@ -57,6 +57,7 @@ def _as_number(name: str, kind: str) -> str:
     return f"epoch({quoted(name)})" if _moment(kind) else f"CAST({quoted(name)} AS DOUBLE)"
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #056bb77e
 def scan(
     con: duckdb.DuckDBPyConnection, source: str, columns: dict[str, str], rows: int
 ) -> tuple[list, list]:
@@ -133,6 +134,7 @@ class Seen:
     divergence: float | None = None
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #daabdf5a
 def _distinct(values: np.ndarray, filled: int) -> int:
     if not len(values):
         return 0
@@ -152,6 +154,7 @@ def _filled(sample: Any, number: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.array([v for v in listed if v is not None], dtype=object), known
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #c1c6eb85
 def _edges(values: np.ndarray) -> np.ndarray:
     return (
         np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
@@ -211,6 +214,7 @@ def relation(values: np.ndarray, label: np.ndarray, number: bool) -> float | Non
     return math.sqrt(over / sides) if sides > 0 else None
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #12f99634
 def drift(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
     """The population stability index and the Jensen-Shannon divergence (bits) of two distributions.
 
@@ -260,6 +264,7 @@ class Profile:
         return profile_html(self)
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #f9994a50
 def profile(
     table: str,
     at: "int | str | None" = None,
@@ -323,6 +328,7 @@ def _looked_at(
     return rows, *scan(con, source, columns, rows)
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #6d55adca
 def _seen(
     name: str,
     kind: str,
@@ -368,6 +374,7 @@ def _text(value: Any) -> str:
     return "" if value is None or str(value) == "nan" else str(value)[:60]
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #acba4950
 def _named(edges: Sequence, shares: np.ndarray, kind: str) -> list:
     """Bins with words."""
     if not (_number(kind) or _moment(kind)):
@@ -401,6 +408,7 @@ def _plot(bins: list) -> str:
     return f'<svg width="{len(bins) * width}" height="42" role="img" aria-label="distribution">{bars}</svg>'
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #25e98403
 def profile_html(found: Profile) -> str:
     """Draw a profile as a fragment of HTML, everything escaped.
 
@@ -438,6 +446,7 @@ def _short(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
+# %% ../../nbs/2_data/05_profiles.ipynb #fee36056
 def profile_page(found: Profile) -> str:
     """A profile as a page of its own: no script, no network."""
     title = html.escape(f"Profile of {found.table}")
