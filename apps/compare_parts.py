@@ -136,20 +136,28 @@ def metrics(found) -> None:
         row = {"metric": metric_words(m["metric"])}
         for n, r in zip(run_names(found.runs), found.runs, strict=True):
             v = m["values"][r.run]
-            row |= {n: v["value"], f"interval of {n}": span_words(v["low"], v["high"])}
+            row |= {n: _value_words(v), f"interval of {n}": span_words(v["low"], v["high"])}
         d = m["difference"]
         row |= {
             "difference": _difference_words(d, "value"),
             "interval": _difference_words(d),
         }
         rows.append(row)
-    looks = {n: st.column_config.NumberColumn(format="%.3f") for n in run_names(found.runs)}
-    looks |= {f"interval of {n}": "95% interval" for n in run_names(found.runs)}
-    looks |= {"difference": st.column_config.TextColumn(less(found))}
-    looks |= {"interval": "its 95% interval"}
+    right = {n: st.column_config.TextColumn(alignment="right") for n in run_names(found.runs)}
+    looks = right | {f"interval of {n}": "95% interval" for n in run_names(found.runs)}
+    looks |= {"difference": st.column_config.TextColumn(less(found), alignment="right")}
+    looks |= {"interval": st.column_config.TextColumn("its 95% interval", alignment="right")}
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, height="content", column_config=looks, alt="Metrics"
     )
+
+
+def _value_words(v: dict) -> str:
+    """A metric with the decimals that its interval needs."""
+    if v["value"] is None:
+        return "none"
+    narrow = v["low"] is not None and 0 < v["high"] - v["low"] < 0.01
+    return f"{v['value']:.{4 if narrow else 3}f}"
 
 
 def _difference_words(d: dict, *ends: str) -> str:
@@ -225,11 +233,10 @@ def sides(found) -> None:
                 said=f"At {got.alarms:,} alarms each, {side} saves {abs(got.money):,.0f} {got.currency} more on these rows.",
                 how="A caught positive saves its amount, a false alarm costs what settings.ini says; rows that both flag cancel. No interval: it is a sum over rows, not a forecast.",
             )
+        counted = fields.rename_axis("rows").reset_index()
+        looks = {c: st.column_config.NumberColumn(format="localized") for c in fields}
         st.dataframe(
-            fields.rename_axis("rows").reset_index(),
-            hide_index=True,
-            height="content",
-            alt="Agreement",
+            counted, hide_index=True, height="content", column_config=looks, alt="Agreement"
         )
     rows = got.rows.assign(flagged_by=got.rows["flagged_by"].map({"first": one, "second": two}))
     rows = rows.dropna(axis=1, how="all").head(500)

@@ -25,11 +25,12 @@ from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.desk.rendering import notebook_page, sandboxed
 from mlworkbench.desk.run_words import made_from, onward_words, repeat_words
 from mlworkbench.desk.views import metric_order, span_words
+from mlworkbench.modelling.page_html import readable
 from mlworkbench.modelling.report_page import evaluate, read_report
 from mlworkbench.modelling.run_figures import usage_figure
 from mlworkbench.modelling.sides import metric_words
+from mlworkbench.modelling.style import of_run, template
 from mlworkbench.modelling.style import repainted as in_colours_of
-from mlworkbench.modelling.style import template
 from mlworkbench.registry.versions import register
 
 
@@ -120,7 +121,9 @@ def tables(run, details: dict) -> None:
         pairs([(k, v) for k, v in given if v not in ("", None, "{}", "[]")], ("parameter", "value"))
     with right:
         st.subheader("Data, code, machine", anchor=False)
-        made = [(k, v) for k, v in made_from(run, details) if k != "tuning"]  # it stands above
+        made = [
+            (k, v) for k, v in made_from(run, details) if k not in ("tuning", "later")
+        ]  # they stand above
         pairs(made, ("what", "value"))
 
 
@@ -151,14 +154,17 @@ def evaluation(run, details: dict) -> None:
             muted("Money, weeks, slices, fairness, drift, explanations, leaks: not asked yet.")
         return
     st.subheader("Evaluation", anchor=False)
+    if found.alarms:
+        st.warning("\n".join(f"- {as_markdown(said)}" for said in found.alarms))
     for said in found.findings:
-        (st.warning if said in found.alarms else st.markdown)(as_markdown(said))
+        if said not in found.alarms:
+            st.markdown(as_markdown(said))
     muted(found.about)
     for place, (tab, section) in enumerate(
         zip(st.tabs([s.title for s in found.sections]), found.sections, strict=True)
     ):
         with tab:
-            report_section(section, place)
+            report_section(run, section, place)
     for said in found.unsaid:
         muted(said)
     page = run.folder / "report.html"
@@ -169,14 +175,23 @@ def evaluation(run, details: dict) -> None:
         )
 
 
-def report_section(section, place: int) -> None:
+def report_section(run, section, place: int) -> None:
     for said in section.words:
         muted(said)
-    for i, figure in enumerate(section.figures.values()):
-        draw(repainted(figure), key=f"report-{place}-{i}")
+    many = len(section.figures) > 1
+    columns = st.columns(2, gap="medium") if many else [st.container()]
+    for i, (name, figure) in enumerate(section.figures.items()):
+        with columns[i % len(columns)]:
+            draw(repainted(figure, run, name), key=f"report-{place}-{i}")
     for name, table in section.tables.items():
-        with st.expander(as_markdown(f"{name}, {len(table):,} lines"), expanded=len(table) <= 8):
-            st.dataframe(table, height="content" if len(table) <= 12 else "auto")
+        title = f"{name.replace('_', ' ')}, {len(table):,} lines"
+        with st.expander(as_markdown(title), expanded=len(table) <= 8):
+            shown = readable(table)
+            numbers = [c for c in shown if c not in shown.attrs["words"]]
+            right = {c: st.column_config.TextColumn(alignment="right") for c in numbers}
+            tall = "content" if len(table) <= 12 else "auto"
+            plain = isinstance(table.index, pd.RangeIndex)
+            st.dataframe(shown, height=tall, column_config=right, hide_index=plain, alt=name)
 
 
 def report_stamp(details: dict) -> str:
@@ -203,7 +218,7 @@ def kept_figures(run, details: dict) -> list:
     paths.sort(key=lambda p: ORDER.index(stems[p]) if stems[p] in ORDER else len(ORDER))
     found = [p for p in paths if p.exists()][:12]
     drawn = [
-        plotly.io.from_json(p.read_text(), skip_invalid=True)
+        repainted(plotly.io.from_json(p.read_text(), skip_invalid=True), run, stems[p])
         if p.name.endswith(".plotly.json")
         else p
         for p in found
@@ -211,7 +226,8 @@ def kept_figures(run, details: dict) -> list:
     if (run.folder / "usage.json").exists():
         with contextlib.suppress(WorkbenchError, ValueError, KeyError):
             usage = json.loads((run.folder / "usage.json").read_text())
-            drawn.append(usage_figure(usage, cores=int(details["facts"].get("cores", 0))))
+            usage = usage_figure(usage, cores=int(details["facts"].get("cores", 0)))
+            drawn.append(repainted(usage, run, "usage"))
     return drawn
 
 
@@ -223,7 +239,7 @@ def figures(run, details: dict) -> None:
             if isinstance(figure, Path):
                 st.image(figure.read_text(), caption=as_markdown(figure.name))
             else:
-                draw(repainted(figure), key=f"figure-{i}")
+                draw(figure, key=f"figure-{i}")
 
 
 def files(run, details: dict) -> None:
@@ -237,9 +253,19 @@ def files(run, details: dict) -> None:
         st.code(str(run.folder), language=None)
 
 
-def repainted(figure):
-    """A figure that was kept for a light ground, perhaps by an older release, in the look of now."""
+OF_A_RUN = ("roc", "precision_recall", "gain", "calibration", "weeks", "cost", "reviews")
+
+
+def repainted(figure, run, name: str):
+    """A figure that was kept for a light ground, perhaps by an older release, in the look of now.
+
+    Where its first line is the run, that has the colour of its place among the chosen ones, as on
+    the page Compare.
+    """
     shown = in_colours_of(figure) if dark() else figure
+    if name in OF_A_RUN:
+        place = choices().runs.index(run.run) if run.run in choices().runs else 0
+        shown = of_run(shown, run.name, place, dark=dark())
     return shown.update_layout(template=template(dark()))
 
 

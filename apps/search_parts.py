@@ -9,7 +9,7 @@ from mlworkbench.desk.grid_views import get_grid, grid_table, grid_words
 from mlworkbench.desk.views import ago, span_words
 from mlworkbench.execution.pipelines import MARKS
 from mlworkbench.modelling.repeats import group_repeats
-from mlworkbench.modelling.run_figures import repeats_figure, study_figure
+from mlworkbench.modelling.run_figures import repeats_figure
 from mlworkbench.modelling.sides import metric_words
 from mlworkbench.modelling.studies import study_figures
 
@@ -110,14 +110,14 @@ def study_chooser(names: list[str]) -> str:
 
 
 @st.cache_resource(max_entries=8, show_spinner="Drawing what the trials show …")
-def plots_of(study: str, stamp: str) -> dict:
-    """Optuna's plots, drawn once for each state of the trials."""
-    return study_figures(study, workbench())
+def plots_of(study: str, stamp: str, night: bool) -> dict:
+    """Optuna's plots, drawn once for each state of the trials and each ground."""
+    return study_figures(study, workbench(), dark=night)
 
 
 def plots(study: str, stamp: str) -> None:
     """Optuna's plots in the page's look, two in a line; the wide ones alone."""
-    drawn = plots_of(study, stamp)
+    drawn = plots_of(study, stamp, dark())
     if not {"history", "front"} & set(drawn):
         muted(
             "Too few whole trials to plot parameters: one that was given up early has no value. "
@@ -127,7 +127,7 @@ def plots(study: str, stamp: str) -> None:
     for name, figure in drawn.items():
         with st.container() if name in ("parallel", "slices") else columns[place % 2]:
             place += name not in ("parallel", "slices")
-            draw(study_figure(name, figure, dark=dark()), f"study-{name}")
+            draw(figure, f"study-{name}")
 
 
 def trials(table: pd.DataFrame) -> None:

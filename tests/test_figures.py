@@ -57,7 +57,7 @@ def test_every_figure_has_the_one_style(dark):
         layout = figure.layout
         assert layout.title.text and layout.title.subtitle.text, name
         assert layout.xaxis.title.text, name
-        assert layout.template.layout.paper_bgcolor == "rgba(0,0,0,0)"
+        assert layout.template.layout.paper_bgcolor == theme.ground
         assert layout.template.layout.font.size == 13
         assert layout.template.layout.font.color == theme.ink
         assert not layout.showlegend

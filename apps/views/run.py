@@ -83,8 +83,9 @@ if run.kind == "interactive":
         "Interactive: cells may have run in any order. Repeat it from the top with run.as_job(); that run can be registered."
     )
 overview(run)
-if said := details["facts"].get("tuning"):
-    st.markdown(as_markdown(said))
+for fact in ("tuning", "later"):
+    if said := details["facts"].get(fact):
+        st.markdown(as_markdown(said))
 verdict = st.container()  # filled last: comparing takes longer than everything else here
 held = champions_for([run] if run.metrics else [], alias_holders())
 with st.container(horizontal=True):

@@ -7,6 +7,7 @@ __all__ = [
     "Html",
     "escaped",
     "cell_text",
+    "moment_text",
     "data_text",
     "html_table",
     "quiet",
@@ -67,6 +68,14 @@ def cell_text(value: Any) -> str:
     return str(value)
 
 
+def moment_text(value: Any) -> str:
+    """As ``cell_text``, but a moment of the store (UTC) in local time, with the zone's name."""
+    if not isinstance(value, dt.datetime):
+        return cell_text(value)
+    known = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
+    return known.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
 def data_text(value: Any) -> str:
     """A value of data as it is: every digit of a number, and no comma in an id."""
     if isinstance(value, bool):
@@ -98,8 +107,9 @@ def html_table(
     sides = {n: "right" if _numeric([r.get(n) for r in rows]) else "left" for n in names}
 
     def line(kind: str, values: Mapping) -> str:
+        whole = {n: ";white-space:nowrap" * isinstance(values.get(n), dt.datetime) for n in names}
         cells = (
-            f'<{kind} style="{_CELL}{sides[n]}">{_cell_html(values.get(n), show)}</{kind}>'
+            f'<{kind} style="{_CELL}{sides[n]}{whole[n]}">{_cell_html(values.get(n), show)}</{kind}>'
             for n in names
         )
         return f"<tr>{''.join(cells)}</tr>"
@@ -162,4 +172,4 @@ class Listing(list):
     def _repr_html_(self) -> str:
         rows = [r.as_row() if hasattr(r, "as_row") else r for r in self[:200]]
         more = f"{len(rows):,} of {len(self):,} rows" if len(self) > len(rows) else ""
-        return html_table(rows, more) if rows else "<div>none yet</div>"
+        return html_table(rows, more, moment_text) if rows else "<div>none yet</div>"

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from ..core.markup import moment_text
 from .cli_data import cli
 from .commands import as_table, command
 
@@ -73,7 +74,7 @@ def contract_show(table: str, versions: bool, wb: Any) -> tuple[Any, str]:
         if answer["quarantined"]
         else ""
     )
-    return answer, as_table(rows) if versions else note + contract_text(found).rstrip()
+    return answer, as_table(rows, moment_text) if versions else note + contract_text(found).rstrip()
 
 
 # %% ../../nbs/7_desk/09_cli_contracts.ipynb #c686ce18

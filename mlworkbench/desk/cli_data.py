@@ -26,6 +26,7 @@ from typing import Any
 
 import click
 
+from ..core.markup import moment_text
 from .commands import as_table, command
 
 
@@ -244,7 +245,8 @@ def snapshots(table: str | None, wb: Any) -> tuple[Any, str]:
     from mlworkbench.data.catalog import snapshots as history
 
     found = history(table, wb)
-    return found, as_table([s | {"tables": ", ".join(s["tables"])} for s in found])
+    rows = [s | {"tables": ", ".join(s["tables"])} for s in found]
+    return found, as_table(rows, moment_text)
 
 
 # %% ../../nbs/7_desk/08_cli_data.ipynb #e14b3915
@@ -286,7 +288,7 @@ def features_list(wb: Any) -> tuple[Any, str]:
     from mlworkbench.data.building import views
 
     found = views(wb)
-    return found, as_table(found)
+    return found, as_table(found, moment_text)
 
 
 @command(features, "build")

@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from ..core.errors import WorkbenchError
+from ..core.markup import moment_text
 from ..core.progress import progress_bar
 from .cli_data import cli
 from .commands import as_table, command
@@ -237,6 +238,5 @@ def audit_log(subject: str, wb: Any) -> tuple[Any, str]:
     from mlworkbench.core.audit import list_events
 
     found = list_events(subject, wb)
-    return found, as_table(
-        [{k: e[k] for k in ("seq", "at", "actor", "action", "subject", "reason")} for e in found]
-    )
+    names = ("seq", "at", "actor", "action", "subject", "reason")
+    return found, as_table([{k: e[k] for k in names} for e in found], moment_text)

@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 
+from ..core.markup import moment_text
 from ..core.progress import progress_bar
 from .cli_data import cli
 from .commands import Written, as_table, command
@@ -247,7 +248,7 @@ def runs(where: str, sort: str, wb: Any) -> tuple[Any, str]:
         | {"started": r.started}
         for r in found
     ]
-    return [r.as_json() for r in found], as_table(rows)
+    return [r.as_json() for r in found], as_table(rows, moment_text)
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #55b15b92

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from ..core.markup import data_text
+from ..core.markup import data_text, moment_text
 from .cli_data import cli
 from .commands import as_table, command
 
@@ -50,7 +50,7 @@ def tag(name: str | None, snapshot: str | None, remove: bool, wb: Any) -> tuple[
 
     if name is None:
         found = list_tags(wb)
-        return found, as_table(found)
+        return found, as_table(found, moment_text)
     found = put(name, snapshot, remove, wb)
     return found, f"{name} removed" if remove else f"{name} is snapshot {found['snapshot']}"
 

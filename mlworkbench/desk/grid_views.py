@@ -13,8 +13,8 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading
 from .views import ago, lasting, leading_metric, state_words
-from ..execution.listing import list_runs
-from ..execution.record import Run
+from ..execution.liveness import sweep
+from ..execution.record import Run, read_runs
 
 
 # %% ../../nbs/7_desk/08_grid_views.ipynb #84fea0ae
@@ -26,15 +26,23 @@ def grid_runs(wb: Workbench | None = None) -> dict[str, list[Run]]:
     dict of str to list of Run
         By the grid's id. A run that was begun again counts once, as it was last.
     """
-    wb = open_workbench(wb)
+    return _placed("", open_workbench(wb))
+
+
+def _placed(grid: str, wb: Workbench) -> dict[str, list[Run]]:
+    """The runs that have a place in a grid, or in any; no other run of the workbench is read."""
+    sweep(wb)
+    place = facts.c.value
     with reading(wb) as db:
-        found = sa.select(facts.c.run, facts.c.value).where(facts.c.name == "place")
+        found = sa.select(facts.c.run, place).where(facts.c.name == "place")
+        if grid:
+            found = found.where(place.startswith(f"{grid}:", autoescape=True))
         places = dict(map(tuple, db.execute(found)))
     grids: dict[str, dict[int, Run]] = {}
-    for run in list_runs(wb=wb) if places else []:
-        grid, _, number = places.get(run.run, "").partition(":")
+    for run in sorted(read_runs(list(places), wb), key=lambda r: (r.started, r.run)):
+        name, _, number = places[run.run].partition(":")
         if number.isdigit():
-            grids.setdefault(grid, {})[int(number)] = run
+            grids.setdefault(name, {})[int(number)] = run
     newest = sorted(grids, key=lambda g: max(r.started for r in grids[g].values()), reverse=True)
     return {g: [grids[g][n] for n in sorted(grids[g])] for g in newest}
 
@@ -94,15 +102,17 @@ def grid_words(runs: list[Run], wb: Workbench | None = None) -> str:
 
 
 def get_grid(grid: str, wb: Workbench | None = None) -> list[Run]:
-    """The runs of one grid.
+    """The runs of one grid; a page that asks every three seconds reads them and no others.
 
     Raises
     ------
     UserError
         There is no such grid.
     """
-    found = grid_runs(wb)
+    wb = open_workbench(wb)
+    found = _placed(grid, wb) if grid else {}
     if grid not in found:
+        found = grid_runs(wb)
         said = f"The newest is {next(iter(found))}" if found else "Run one: mlworkbench grid"
         raise UserError(f"there is no grid '{grid[:40]}'", said)
     return found[grid]

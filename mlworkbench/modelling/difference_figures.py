@@ -83,7 +83,7 @@ def difference_plot(
     colour = _colour(d.low, d.high, higher, dark)
     figure.add_scatter(
         x=[d.value], y=[0], mode="markers+text", text=[f"{d.value:+.4f}"],
-        textposition="top center", marker={"size": 12, "color": colour},
+        textposition=f"top {'right' if d.value >= 0 else 'left'}", marker={"size": 12, "color": colour},
         error_x={
             "type": "data", "symmetric": False, "array": [d.high - d.value],
             "arrayminus": [d.value - d.low], "thickness": 3, "width": 9, "color": colour,

@@ -286,7 +286,8 @@ def score_figures(
     ----------
     problem : Problem
     rows : DataFrame, shape (n, …)
-        With ``label``.
+        With ``label`` and, where the problem has one, ``entity``: bands then take whole entities as
+        units, as the intervals of the metrics do.
     score : ndarray, shape (n,) or (n, classes)
     name : str
         What the curves are called.
@@ -298,7 +299,8 @@ def score_figures(
     """
     label = rows["label"].to_numpy()
     if problem.task == "binary":
-        one = Scored(name, label, score)
+        whole = problem.entity and rows["entity"].notna().all()
+        one = Scored(name, label, score, pd.factorize(rows["entity"])[0] if whole else None)
         found = {"roc": roc([one]), "precision_recall": precision_recall([one])}
         if score.min() >= 0 and score.max() <= 1:
             found |= {"calibration": calibration([one]), "scores": score_histogram(one)}

@@ -12,13 +12,8 @@ import plotly.graph_objects as go
 
 from .style import DARK, LIGHT, blank_figure, draw_line, shown_text, whiskers
 
+
 # %% ../../nbs/4_modelling/07_explanation_figures.ipynb #bbf974a4
-_SCALE = {
-    False: [[0, "#9ec5f4"], [1, "#0b2a63"]],
-    True: [[0, "#24507f"], [1, "#d8ecff"]],
-}  # fmt: skip
-
-
 def shap_figure(
     features: pd.DataFrame,
     values: np.ndarray,
@@ -43,9 +38,10 @@ def shap_figure(
     order = np.argsort(-np.abs(values).mean(axis=0))[:most]
     some = np.unique(np.linspace(0, len(values) - 1, min(rows, len(values))).astype(int))
     theme, rng = DARK if dark else LIGHT, np.random.default_rng(0)
+    scale = [[0, theme.palette[0]], [1, theme.palette[1]]]
     figure = blank_figure(
         "What moves the score",
-        f"{len(some):,} rows, each a point; dark and light: the feature's value; grey: a category",
+        f"{len(some):,} rows, each a point; blue: a low value, orange: a high one; grey: a category",
         f"adds to the score, {unit}",
         "",
         dark,
@@ -57,7 +53,7 @@ def shap_figure(
         marker: dict = {"size": 4, "opacity": 0.75, "color": theme.unsure}
         if pd.api.types.is_numeric_dtype(column):
             share = column.rank(pct=True).fillna(0)
-            marker |= {"color": share, "colorscale": _SCALE[dark], "cmin": 0, "cmax": 1}
+            marker |= {"color": share, "colorscale": scale, "cmin": 0, "cmax": 1}
         figure.add_scatter(
             x=x, y=place + rng.uniform(-0.28, 0.28, len(x)), mode="markers", marker=marker, showlegend=False,
             customdata=[shown_text(str(v)[:40]) for v in column],

@@ -69,9 +69,9 @@ def cost_figure(
     )
     line = {"color": (DARK if dark else LIGHT).muted, "width": 1, "dash": "dot"}
     figure.add_hline(y=nothing, line=line)
-    if chosen is not None and np.isfinite(chosen):
-        _mark_cheapest(figure, shown, chosen, dark)
     top = 1.4 * max(nothing, float(shown["cost"].min()))
+    if chosen is not None and np.isfinite(chosen):
+        _mark_cheapest(figure, shown, chosen, top, dark)
     figure.update_yaxes(range=[0, top], tickformat=",.0f")
     ticks = [t for t in (0.0001, 0.001, 0.01, 0.1, 1) if t >= float(shown["stopped"].min()) / 2]
     return figure.update_xaxes(
@@ -79,18 +79,30 @@ def cost_figure(
     )
 
 
-def _mark_cheapest(figure: go.Figure, shown: pd.DataFrame, chosen: float, dark: bool) -> None:
-    """Mark the point of a cost curve that is nearest to the recommended threshold."""
+def _mark_cheapest(
+    figure: go.Figure, shown: pd.DataFrame, chosen: float, top: float, dark: bool
+) -> None:
+    """Mark the point of a cost curve that is nearest to the recommended threshold.
+
+    Its words stand at the upper edge, on the side that the curve has not reached: left of the point
+    it is no higher than what stopping nothing costs.
+    """
     theme = DARK if dark else LIGHT
     at = shown.iloc[int(np.argmin(np.abs(shown["threshold"] - chosen)))]
+    x, first = np.log10(at["stopped"]), np.log10(float(shown["stopped"].min()))
+    side = "right" if x - first > 0.4 * -first else "left"
+    figure.add_scatter(
+        x=[at["stopped"]] * 2, y=[at["cost"], top], mode="lines", showlegend=False, hoverinfo="skip",
+        line={"color": theme.muted, "width": 1},
+    )  # fmt: skip
     figure.add_scatter(
         x=[at["stopped"]], y=[at["cost"]], mode="markers", showlegend=False,
         marker={"size": 11, "symbol": "diamond", "color": theme.palette[0]},
         hovertemplate=f"threshold {chosen:.4g}<br>costs %{{y:,.0f}}<extra>cheapest</extra>",
     )  # fmt: skip
     figure.add_annotation(
-        x=np.log10(at["stopped"]), y=at["cost"], text=f"cheapest: threshold {chosen:.3g}", ay=-70, ax=-30, xanchor="right",
-        arrowhead=0, arrowcolor=theme.muted, font={"color": theme.ink},
+        x=x, y=top, text=f"cheapest: threshold {chosen:.3g}", showarrow=False, xanchor=side, yanchor="top",
+        xshift=-6 if side == "right" else 6, font={"color": theme.ink},
     )  # fmt: skip
 
 
@@ -142,7 +154,8 @@ def review_figure(
     draw_line(figure, reviews["cards"], reviews["precision"], "reviews", 0, dark, *band, hover)
     figure.data[-1].update(mode="lines+markers", marker={"size": 7})
     at = reviews[reviews["cards"] == capacity].iloc[0]
-    saved = f", {at['saved']:,.0f} {shown_text(currency)} a day" if currency else ""
+    worth = f"{'saves' if at['saved'] >= 0 else 'costs'} {abs(at['saved']):,.0f}"
+    saved = f", {worth} {shown_text(currency)} a day" if currency else ""
     figure.add_annotation(
         x=np.log10(at["cards"]), y=at["precision"], text=f"{at['found']:.1f} found{saved}", ax=40, ay=-46,
         arrowhead=0, arrowcolor=theme.muted, font={"color": theme.ink}, xanchor="left",

@@ -172,6 +172,26 @@ def _in_scale(colour, theme: Theme):
     return faint(theme.palette[0], round(1.1 - 0.9 * (red + green + blue) / 765, 2))
 
 
+def _few_ticks(axis: go.layout.XAxis, values: list) -> None:
+    """Give a narrow logarithmic axis its ends and its middle; any other at most three ticks."""
+    axis.update(tickangle=0, nticks=3)
+    known = [float(v) for v in values if isinstance(v, int | float) and v > 0]
+    if axis.type == "log" and known:
+        at = np.unique([min(known), np.sqrt(min(known) * max(known)), max(known)])
+        axis.update(tickvals=at, ticktext=[f"{v:.2g}" for v in at])
+
+
+def _over_the_line(figure: go.Figure, theme: Theme) -> None:
+    """Draw the best so far as the staircase that it is, and the trials over it."""
+    points, *lines = figure.data
+    points.update(marker={"color": theme.palette[0], "size": 9})
+    for line in lines:
+        line.update(line={"color": theme.palette[1], "shape": "hv"}, marker_color=theme.palette[1])
+        line.name = {"Best Value": "best so far"}.get(line.name, str(line.name).lower())
+    points.name = "a trial"
+    figure.data = [*lines, points]
+
+
 def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figure:
     """Return one of Optuna's plots in the workbench's style.
 
@@ -204,10 +224,17 @@ def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figu
     for axis in (*dressed.select_xaxes(), *dressed.select_yaxes()):
         axis.title.text = words.get(axis.title.text, axis.title.text)
     if name == "slices":
+        drawn = {(t.xaxis or "x").replace("x", "xaxis"): list(t.x) for t in dressed.data}
         for axis in dressed.select_xaxes():  # eight side by side: long names take two lines
             axis.title.text = _two_lines(axis.title.text)
-        dressed.update_traces(marker_colorscale=scale, marker_line_width=0, marker_size=8)
+            _few_ticks(axis, drawn.get(axis.plotly_name, []))
+        bar = {"title": {"text": "trial"}, "nticks": 4, "tickformat": "d"}
+        dressed.update_traces(
+            marker_colorscale=scale, marker_line_width=0, marker_size=8, marker_colorbar=bar
+        )
     if name == "parallel":
+        dressed.update_annotations(font_color=theme.muted)
+        dressed.update_shapes(line_color=theme.muted)
         for line in dressed.select_traces(selector={"mode": "lines"}):
             line.line.color = _in_scale(line.line.color, theme)
         dressed.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
@@ -220,7 +247,5 @@ def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figu
     if name == "curves":
         _fold_by_fold(dressed, theme)
     if name == "history":
-        dressed.data[0].update(marker={"color": theme.palette[0]})
-        for line in dressed.data[1:]:
-            line.update(line={"color": theme.palette[1]}, marker={"color": theme.palette[1]})
+        _over_the_line(dressed, theme)
     return dressed

@@ -69,7 +69,7 @@ def metrics_section(e: Evidence, looks: Looks, wb: Workbench) -> Section:
     said = (
         f"{sure['level']:.0%} intervals from {sure['resamples']:,} bootstrap resamples of {unit}."
     )
-    words = [said, looks.sentence()]
+    words = [said]  # how often these rows were looked at is among the findings
     words += [f"{metric_label(n)}: {i.note}." for n, i in plain.items() if i.note]
     return Section("What it is worth", tuple(words), {"metrics": table}, _curves(e))
 
@@ -200,7 +200,8 @@ def _review_sentence(line: pd.Series, costs: Costs) -> str:
     spread = ""
     if np.isfinite(line["low"]):
         spread = f" ({line['low']:.1%} to {line['high']:.1%} over {int(line['days'])} days)"
-    return f"Of {costs.capacity} reviewed a day {line['precision']:.1%}{spread} are compromised; that brings {_money(line['saved'], costs)} a day."
+    worth = f"{'saves' if line['saved'] >= 0 else 'costs'} {_money(abs(line['saved']), costs)}"
+    return f"Of {costs.capacity} reviewed a day {line['precision']:.1%}{spread} are compromised; that {worth} a day."
 
 
 # %% ../../nbs/4_modelling/09_sections.ipynb #1c75e45e

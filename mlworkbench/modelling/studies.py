@@ -11,6 +11,7 @@ __all__ = [
     "open_storage",
     "plain_storage_errors",
     "open_study",
+    "name_objectives",
     "worse_half",
     "attending",
     "next_trial",
@@ -38,6 +39,8 @@ import sqlalchemy as sa
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..core.store import sqlite_url, store_url, writing
+from .run_figures import study_figure
+from .style import metric_label
 
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #d3666bf2
@@ -168,6 +171,21 @@ def open_study(
             load_if_exists=True,
             pruner=worse_half(50),
         )
+
+
+def name_objectives(study: optuna.Study, names: list[str]) -> None:
+    """Tell Optuna what a study's values are: its dashboard then writes ``auc`` and not ``Objective 0``.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        One of ours; a study of somebody else's is left as it is.
+    names : list of str
+        One for each objective.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(names)
 
 
 def worse_half(patience: int = 0, known: int = 4) -> optuna.pruners.BasePruner:
@@ -355,15 +373,27 @@ def study_trials(name: str, wb: Workbench | None = None, storage: str = "") -> p
     return table if table.empty else table.sort_values("value", ascending=up, kind="stable")
 
 
-def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> dict[str, Any]:
-    """Optuna's own plots of a study, by name; those that its trials cannot fill are left out.
+def study_figures(
+    name: str, wb: Workbench | None = None, storage: str = "", *, dark: bool = False
+) -> dict[str, Any]:
+    """Optuna's own plots of a study in the one style, by name; those that its trials cannot fill are left out.
 
     A trial that was given up early has no value: from one or two whole ones nothing is to be seen,
     and Optuna would call every parameter equally important.
+
+    Parameters
+    ----------
+    name : str
+        The study's.
+    wb : Workbench, optional
+    storage : str
+        Optuna's storage; the workbench's own when empty.
+    dark : bool
+        For a dark ground.
     """
     study, found = load_study(name, wb, storage), {}
     draw, kept = optuna.visualization, study.user_attrs
-    named = {"target_name": kept.get("metric") or "value"}
+    named = {"target_name": metric_label(kept.get("metric") or "value")}
     plots = {
         "history": functools.partial(draw.plot_optimization_history, **named),
         "importance": functools.partial(draw.plot_param_importances, **named),
@@ -373,7 +403,9 @@ def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> 
         "timeline": draw.plot_timeline,
     }
     if len(study.directions) > 1:
-        names = [kept["metric"], *kept["beside"]] if "beside" in kept else None
+        names = (
+            [*map(metric_label, (kept["metric"], *kept["beside"]))] if "beside" in kept else None
+        )
         front = functools.partial(draw.plot_pareto_front, target_names=names)
         plots = {"front": front, "timeline": draw.plot_timeline}
     whole = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
@@ -389,4 +421,4 @@ def study_figures(name: str, wb: Workbench | None = None, storage: str = "") -> 
     states = {f"Trial{t.number}": t.state.name for t in study.get_trials(deepcopy=False)}
     for line in found["curves"].data if "curves" in found else ():
         line.meta = states.get(line.name)  # how it ended, for whoever paints it
-    return found
+    return {title: study_figure(title, plot, dark=dark) for title, plot in found.items()}

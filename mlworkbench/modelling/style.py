@@ -11,6 +11,7 @@ __all__ = [
     "Theme",
     "template",
     "repainted",
+    "of_run",
     "page",
     "shown_text",
     "blank_figure",
@@ -44,7 +45,7 @@ class Theme:
     palette : tuple of str
         Eight colours by place in the selection.
     ground : str
-        The ground it is meant for, used only to check contrast.
+        The ground it is meant for.
     """
 
     ink: str
@@ -85,7 +86,7 @@ def template(dark: bool = False) -> go.layout.Template:
     Returns
     -------
     plotly.graph_objects.layout.Template
-        Transparent ground, 13 px type, faint grid, eight colours.
+        The theme's own ground, 13 px type, faint grid, eight colours.
     """
     theme = DARK if dark else LIGHT
     axis = {
@@ -95,7 +96,7 @@ def template(dark: bool = False) -> go.layout.Template:
     }  # fmt: skip
     layout = go.Layout(
         font={"family": FONT, "size": 13, "color": theme.ink},
-        paper_bgcolor="rgba(0,0,0,0)",
+        paper_bgcolor=theme.ground,
         plot_bgcolor="rgba(0,0,0,0)",
         colorway=theme.palette,
         xaxis=axis,
@@ -140,7 +141,7 @@ def repainted(figure: go.Figure, dark: bool = True) -> go.Figure:
     old, new = (LIGHT, DARK) if dark else (DARK, LIGHT)
     pairs = [
         (old.ink, new.ink), (old.muted, new.muted), (old.grid, new.grid),
-        (old.unsure, new.unsure), *zip(old.palette, new.palette, strict=True),
+        (old.unsure, new.unsure), (old.ground, new.ground), *zip(old.palette, new.palette, strict=True),
     ]  # fmt: skip
     text = figure.to_json()
     for place, (was, _) in enumerate(pairs):
@@ -152,6 +153,39 @@ def repainted(figure: go.Figure, dark: bool = True) -> go.Figure:
         if will.startswith("#"):
             text = text.replace(f"@rgb{place}@", faint(will, 0).rsplit(",", 1)[0])
     return plotly.io.from_json(text, skip_invalid=True)
+
+
+def of_run(figure: go.Figure, name: str, place: int = 0, *, dark: bool = False) -> go.Figure:
+    """Return a figure of one run with its name, in the colour and dash of its place.
+
+    Parameters
+    ----------
+    figure : plotly.graph_objects.Figure
+        Of one run, drawn in the first colour.
+    name : str
+        The run's; a line that is called ``model`` gets it.
+    place : int
+        The run's place in the selection.
+    dark : bool
+        Which ground the figure stands on.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A new figure.
+    """
+    colours, text = (DARK if dark else LIGHT).palette, figure.to_json()
+    for colour in (str, lambda c: faint(c, 0).rsplit(",", 1)[0]):
+        text = text.replace(colour(colours[0]), colour(colours[place % 8]))
+    shown = plotly.io.from_json(text, skip_invalid=True)
+    for line in shown.select_traces(selector={"type": "scatter"}):
+        line.name = shown_text(name) if line.name == "model" else line.name
+        if line.line.color == colours[place % 8] and line.line.dash == "solid":
+            line.line.dash = _DASHES[place % 8]
+    for words in shown.select_annotations():
+        if words.text and words.text.endswith("</span> model"):
+            words.text = words.text.removesuffix("model") + shown_text(name)
+    return shown
 
 
 # %% ../../nbs/4_modelling/02_style.ipynb #87fc72f1

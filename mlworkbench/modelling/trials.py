@@ -57,6 +57,7 @@ from mlworkbench.modelling.studies import (
     attending,
     going_on,
     list_studies,
+    name_objectives,
     next_trial,
     open_study,
     plain_storage_errors,
@@ -466,6 +467,7 @@ def _opened(
     if not there:
         for name, value in (("about", about), ("metric", plan.metric)):
             opened.set_user_attr(name, value)
+        name_objectives(opened, [plan.metric])
         warm_start(opened, experiment, space)
     return opened
 

@@ -15,6 +15,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/4_modelling/11_tuning.ipynb #1297d8f8
+import datetime as dt
 import fcntl
 import hashlib
 import json
@@ -50,6 +51,7 @@ from mlworkbench.modelling.studies import (
     going_on,
     held,
     lock_name,
+    name_objectives,
     next_trial,
     open_study,
     plain_storage_errors,
@@ -182,15 +184,15 @@ def _untuned_first(study: optuna.Study, bench: Bench, plan: Plan, wb: Workbench)
             seed=plan.seed, threads=plan.threads * plan.jobs, rate=effective.get("learning_rate", 0.1),
             beside=plan.beside, report=lambda step, value: seen.update({step: value}),
         )  # fmt: skip
-        study.add_trial(
-            optuna.trial.create_trial(
-                values=[tried.value, *tried.beside],
-                params=effective,
-                distributions={n: _holding(plan.space[n], v) for n, v in effective.items()},
-                intermediate_values={} if plan.beside else seen,
-                user_attrs={"untuned": True, **_kept(tried, time.monotonic() - began)},
-            )
+        trial = optuna.trial.create_trial(
+            values=[tried.value, *tried.beside],
+            params=effective,
+            distributions={n: _holding(plan.space[n], v) for n, v in effective.items()},
+            intermediate_values={} if plan.beside else seen,
+            user_attrs={"untuned": True, **_kept(tried, took := time.monotonic() - began)},
         )
+        trial.datetime_start -= dt.timedelta(seconds=took)  # Optuna's timeline has room for it
+        study.add_trial(trial)
 
 
 # %% ../../nbs/4_modelling/11_tuning.ipynb #f525d053
@@ -372,6 +374,7 @@ def tune_catboost(
     opened.pruner = worse_half(STEP, 1)  # untuned CatBoost is known before anything is tried
     opened.set_user_attr("about", about)
     opened.set_user_attr("metric", metric)
+    name_objectives(opened, [metric, *beside])
     if beside:
         opened.set_user_attr("beside", beside)
     if warm:
