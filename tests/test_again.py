@@ -1,6 +1,8 @@
 """What ran before: cancelled from elsewhere, reproduced to the last bit, its code given back."""
 
 import json
+import os
+import shutil
 import subprocess
 
 import nbformat
@@ -12,7 +14,7 @@ from mlworkbench.core.errors import UserError
 from mlworkbench.data.commits import write_lake
 from mlworkbench.execution.again import cancel_run, given_values, reproduce, rerun, run_source
 from mlworkbench.execution.jobs import run_job
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 
 def notebook(wb, *cells: str, name: str = "mine"):
@@ -57,6 +59,29 @@ def test_a_training_is_reproduced_on_data_that_has_changed_since(wb):
     assert found.run.name == f"{run.name}-reproduced"
     today = rerun(run, wb=wb)
     assert today.metrics != run.metrics
+
+
+def test_what_a_run_read_and_is_gone_since(wb):
+    """A table that was dropped is still in its snapshot; one that expired, and a folder that is gone, are named."""
+    with write_lake("rows", wb=wb) as write:
+        write.con.execute("CREATE TABLE t AS SELECT range AS x FROM range(10)")
+    code = (
+        "import mlworkbench as mw\nmw.log_metric('s', mw.sql('SELECT sum(x) FROM t').fetchone()[0])"
+    )
+    run = run_job(notebook(wb, "n: int = 0", code), wb=wb)
+    with write_lake("gone", wb=wb) as write:
+        write.con.execute("DROP TABLE t")
+    before = dict(os.environ)
+    assert reproduce(run, wb=wb).identical and dict(os.environ) == before
+    with write_lake("expire, past the door that keeps what a run refers to", wb=wb) as write:
+        write.con.execute("CALL ducklake_expire_snapshots('lake', older_than => now())")
+    runs = len(list_runs(wb=wb))
+    with pytest.raises(UserError, match="has expired"):
+        reproduce(run, wb=wb)
+    shutil.rmtree(run.folder)
+    with pytest.raises(UserError, match="has no notebook any more.*Bring it back"):
+        reproduce(run, wb=wb)
+    assert len(list_runs(wb=wb)) == runs
 
 
 def test_what_came_out_differently_is_told(wb):

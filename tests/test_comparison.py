@@ -8,11 +8,13 @@ import pytest
 from app_workbench import World
 from scipy import stats
 
-from mlworkbench.core.errors import UserError
+from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import Workbench
+from mlworkbench.data.queries import sql
 from mlworkbench.execution.journal import log_file, log_read
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.predictions import log_predictions
-from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions
@@ -354,3 +356,84 @@ def test_groups_and_their_mistakes(world):
         group_repeats(runs, "auc", step="middle", wb=world.wb)
     with pytest.raises(UserError, match="no run has 'acu'"):
         group_repeats(runs, "acu", wb=world.wb)
+
+
+@pytest.fixture
+def plain(wb):
+    """A workbench that draws few resamples, and 60 rows to import."""
+    dice = np.random.default_rng(3)
+    frame = pd.DataFrame({"key": range(60), "label": np.arange(60) % 2, "score": dice.random(60)})
+    return Workbench(wb.root, {("compare", "resamples"): "100"}), frame
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"at": "yesterday"}, "not a moment, such as 'yesterday'"),
+        ({"at": range(60)}, "at is a number"),
+        ({"key": [None, *range(59)]}, "1 of 60 keys are missing"),
+        ({"key": [float("nan")] + ["a"] * 59}, "1 of 60 keys are missing"),
+        ({"amount": "ten"}, "amount is not a number, such as 'ten'"),
+        ({"weight": -1}, "weights are negative"),
+        ({"weight": [None] + [1] * 59}, "1 of 60 weights are missing"),
+        ({"entity": [[1]] * 60}, "entity is no plain value"),
+    ],
+)
+def test_predictions_that_cannot_be_kept_make_no_run(plain, wrong, said):
+    wb, frame = plain
+    with pytest.raises(WorkbenchError, match=said):
+        import_predictions(frame.assign(**wrong), wb=wb)
+    huge = frame.assign(label=1e300 * frame["score"], score=1e300)
+    with pytest.raises(WorkbenchError, match=r"e\+\d+, and errors of that size cannot be squared"):
+        import_predictions(huge, task="regression", wb=wb)
+    twice = pd.concat([frame, frame[["score"]]], axis=1)
+    with pytest.raises(UserError, match="several columns 'score'"):
+        import_predictions(twice, wb=wb)
+    assert list_runs(wb=wb) == []
+
+
+def test_moments_of_a_time_zone_are_kept_as_utc(plain):
+    wb, frame = plain
+    there = pd.Timestamp("2026-07-01 12:00", tz="Europe/Berlin")
+    run = import_predictions(frame.assign(at=there), wb=wb)
+    query = 'SELECT DISTINCT "at" FROM predictions WHERE run = $run'
+    assert str(sql(query, params={"run": run.run}, wb=wb).fetchall()[0][0]) == "2026-07-01 10:00:00"
+
+
+def test_what_runs_say_differently_of_a_row_is_refused_or_said(plain):
+    """Two weights make two populations; of all else the first run's word counts, whatever their order."""
+    wb, frame = plain
+    made = {}
+    for name, beside in {
+        "none": {}, "one": {"weight": 1.0}, "two": {"weight": 2.0},
+        "pairs": {"entity": np.arange(60) // 2, "amount": 5.0},
+        "tens": {"entity": np.arange(60) // 10, "amount": 7.0},
+    }.items():  # fmt: skip
+        score = frame["score"] + len(made) / 9 * frame["label"]
+        made[name] = import_predictions(frame.assign(score=score, **beside), name=name, wb=wb)
+    with pytest.raises(UserError, match="60 of 60 rows different weights"):
+        compare_runs([made["one"], made["two"]], wb=wb)
+    found = compare_runs([made["one"], made["none"]], wb=wb)
+    assert found.sentence.endswith("none was logged without weights: the others' count.")
+    for first, second, amount, units in (("pairs", "tens", 5, 30), ("tens", "pairs", 7, 6)):
+        found = compare_runs([made[first], made[second]], wb=wb)
+        assert set(found.rows["amount"]) == {amount} and found.difference.clusters == units
+        assert f"the amount of 60 rows: what {first} says counts" in found.sentence
+
+
+def test_one_row_of_a_class_is_told_from_nothing_and_no_error(plain):
+    wb, frame = plain
+    few = frame.head(2)
+    one = import_predictions(few, name="a", wb=wb)
+    two = import_predictions(few.assign(score=few["score"][::-1].to_numpy()), name="b", wb=wb)
+    found = compare_runs([one, two], wb=wb)
+    assert found.verdict == "cannot tell" and found.tests == {}
+    assert "fewer than two rows" in found._repr_html_()
+
+
+@pytest.mark.parametrize("alarms", [-5, 61, 2.5, "x", True])
+def test_alarms_that_cannot_be_are_refused(plain, alarms):
+    wb, frame = plain
+    one, two = (import_predictions(frame, name=n, wb=wb) for n in "ab")
+    with pytest.raises(UserError, match=r"alarms=.* of 60 rows cannot be. Give .* 1 to 60"):
+        compare_runs([one, two], alarms=alarms, wb=wb)

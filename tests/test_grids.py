@@ -30,7 +30,8 @@ from mlworkbench.execution.engine import tracked_run
 from mlworkbench.execution.fingerprints import code_beside, fingerprint
 from mlworkbench.execution.jobs import find_notebook
 from mlworkbench.execution.journal import log_read
-from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.opening import Taken, close_run, open_run
 from mlworkbench.execution.workers import run_one
 
 
@@ -217,6 +218,38 @@ def test_two_grids_that_overlap_execute_what_they_share_once(wb):
     assert len(list((wb.root / "runs").iterdir())) == 3  # and no folder of one that was not opened
 
 
+THREADS = """import os
+print(*(os.environ[n] for n in ("MLWORKBENCH_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")))"""
+GATED = """import pathlib, time
+pathlib.Path(f"began-{n}").touch()
+while not pathlib.Path(f"go-{n}").exists(): time.sleep(0.05)"""
+
+
+def test_two_grids_that_overlap_in_one_process_leave_its_environment_alone(wb, monkeypatch):
+    """The first to leave is the first that came: neither takes anything away, nor puts it back for good."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")  # somebody has decided
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    job, began = notebook(wb, "n: int = 0", GATED, THREADS), threading.Event()
+    before, script = dict(os.environ), sys.modules["__main__"]
+    with ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as at_last:
+        at_last.callback(lambda: [(wb.root / f"go-{n}").touch() for n in (1, 2)])
+        first = pool.submit(grids.run_grid, job, {"n": [1]}, jobs=1, wb=wb)
+        assert until((wb.root / "began-1").exists, 90)
+        show = lambda *_: began.set()  # noqa: E731
+        second = pool.submit(grids.run_grid, job, {"n": [2]}, jobs=1, wb=wb, show=show)
+        assert began.wait(90)
+        (wb.root / "go-1").touch()
+        made = first.result(90).runs
+        (wb.root / "go-2").touch()
+        made += second.result(90).runs
+    assert dict(os.environ) == before and sys.modules["__main__"] is script
+    share = str(len(os.sched_getaffinity(0)))
+    for run in made:
+        assert run_details(run.run, wb)["facts"]["threads"] == share
+        assert f"{share} {share} 3" in (run.folder / "notebook.ipynb").read_text()
+    assert len(made) == 2
+
+
 def test_a_shared_run_whose_process_dies_is_run_by_the_grid_that_waits(wb):
     job = notebook(wb, "n: int = 0", SLOW)
     with another_grid(wb, "-p", "n=1") as first, ThreadPoolExecutor(1) as pool:
@@ -350,6 +383,9 @@ def test_a_changed_module_beside_the_notebook_makes_runs_anew(wb):
     [
         ("parts/rates.py", "from parts import rates"),
         ("parts/deep/rates.py", "import json, parts.deep.rates"),
+        ("parts/rates.py", "x = 1; import parts"),
+        ("parts/rates.py", "%%time\nfrom parts import rates"),
+        ("parts/rates.py", "!python -m parts.rates"),
         ("other.ipynb", "%run other.ipynb"),
         ("far/rates.py", "import near"),
     ],
@@ -360,7 +396,8 @@ def test_what_a_notebook_brings_in_from_beside_it_makes_runs_anew(wb, file, cell
     (wb.root / "near.py").write_text("from far import rates\n")
     (wb.root / "unused").mkdir()
     (wb.root / "unused" / "rates.py").write_text("x = 1\n")
-    job, counts = Path(notebook(wb, "n: int = 0", cell)), []
+    told = 'help = """\nimport unused\n"""'
+    job, counts = Path(notebook(wb, "n: int = 0", cell, told, "import unused as")), []
     for text in ("x = 1", "x = 2", "x = 2"):
         cells = [nbformat.v4.new_code_cell(text)]
         whole = nbformat.writes(nbformat.v4.new_notebook(cells=cells))
@@ -431,12 +468,17 @@ def test_a_grid_on_a_dask_cluster_of_this_machine(wb, monkeypatch):
     """Real workers of a real scheduler; the record is the same as with the pool."""
     pytest.importorskip("distributed")
     monkeypatch.delenv("MLWORKBENCH_THREADS")
-    job = notebook(wb, "n: int = 0", "import mlworkbench as mw\nmw.log_metric('score', n * n)")
+    cells = "import mlworkbench as mw\nmw.log_metric('score', n * n)", THREADS
+    job, before = notebook(wb, "n: int = 0", *cells), dict(os.environ)
     found = mw.grid(job, n=[1, 2, 3], jobs=2, executor="dask", wb=wb)
     assert (len(found.runs), found.reused, found.failed) == (3, [], [])
+    changed = {n for n in {*os.environ, *before} if os.environ.get(n) != before.get(n)}
+    assert {n for n in changed if "DASK" not in n} == set()  # its nanny sets OMP_NUM_THREADS
     assert sorted(r.metrics["score"]["value"] for r in list_runs(wb=wb)) == [1, 4, 9]
     share = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert {run_details(r.run, wb)["facts"]["threads"] for r in found.runs} == {share}
+    books = [(r.folder / "notebook.ipynb").read_text() for r in found.runs]
+    assert all(f'"{share} {share} {share}\\n"' in text for text in books)
     again = mw.grid(job, n=[1, 2, 3, 4], jobs=2, executor="dask", wb=wb)
     assert (len(again.runs), len(again.reused)) == (1, 3)
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import mlworkbench as mw
 from mlworkbench.core.audit import list_events
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.looks import list_looks
@@ -104,6 +105,22 @@ def test_a_query_that_may_read_sealed_labels_is_a_look(cards):
         before = len(list_looks("pay", "fraud", cards))
         sql(query, wb=cards)
         assert len(list_looks("pay", "fraud", cards)) - before == looks, query
+
+
+def test_a_table_with_sealed_labels_that_is_compared_or_profiled_is_looked_at(cards):
+    looks = lambda: [x["about"] for x in list_looks("PAY", "fraud", cards)]  # noqa: E731
+    first = newest_snapshot(cards)
+    mw.profile("pay", wb=cards)
+    mw.diff("pay", first, wb=cards)
+    assert looks() == []  # nothing is sealed yet
+    keep_split("sealed", "pay", "random", label="fraud", sealed=True, wb=cards)
+    mw.profile("Pay", wb=cards)
+    found = mw.diff("pay", first, wb=cards)
+    assert looks() == ["profile Pay", f"diff pay {first} {found['after']}"]
+    with write_lake("other", wb=cards) as write:
+        write.con.execute("CREATE TABLE other AS SELECT id, amount FROM pay")
+    mw.profile("other", wb=cards)
+    assert len(list_looks(wb=cards)) == 2
 
 
 def test_a_search_on_a_sealed_split_ends_with_a_run(cards):

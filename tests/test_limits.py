@@ -13,17 +13,12 @@ from faults import mlworkbench, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
+from mlworkbench.execution.forking import available
 from mlworkbench.execution.jobs import prepare_job, run_job, run_prepared
 from mlworkbench.execution.journal import log_metric, log_params, log_text
-from mlworkbench.execution.provisioner import available
-from mlworkbench.execution.record import (
-    close_run,
-    get_run,
-    list_runs,
-    open_run,
-    read_run,
-    run_details,
-)
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.opening import close_run, open_run
+from mlworkbench.execution.record import get_run, read_run
 
 ROADS = [True] if available() else [True, False]
 MARK = "MLW_TEST_MARK"  # in the environment of whatever a test starts
@@ -289,6 +284,29 @@ def test_secrets_and_card_numbers_reach_no_file(wb, wire, monkeypatch):
     assert {"plotly.plotly.json", "drawn.svg"} <= {f["path"] for f in run_details(run, wb)["files"]}
     assert "[card …1111]" in (run.folder / "drawn.svg").read_text()
     assert "cell 9" in run.error
+
+
+def test_a_card_number_in_pieces_or_beside_a_letter_reaches_no_file(wb, wire):
+    """It may come in two flushes, with markup in its middle, or right after a word; what is hashed stays."""
+    hashed = "ab" * 12 + "4111111111111111" + "cd" * 12
+    path = book(
+        wb,
+        "import sys, time\ndef say(*parts):\n    for part in parts: print(part, end='', flush=True); time.sleep(0.3)",
+        "say('4111 1111 ', '1111 1111', '\\n')",
+        "say('first\\n5555', '5555', '55554444\\nlast')",
+        "print('c' + 'ard' + '4012888888881881' + 'EUR')",
+        "from IPython.display import HTML; HTML('<b>3782</b>822<i style=\"color:red\">46310005</i>')",
+        f"print({hashed[:30]!r} + {hashed[30:]!r})",
+    )
+    run = run_prepared(path, {}, wire=wire, wb=wb)
+    nb = nbformat.read(get_run(run, wb=wb).folder / "notebook.ipynb", 4)
+    said = ["".join(o.get("text", o.get("data", {}).get("text/html", ""))
+            for o in c.outputs) for c in nb.cells]  # fmt: skip
+    assert said[1:5] == [
+        "[card …1111]\n", "first\n[card …4444]\nlast", "card[card …1881]EUR\n",
+        '<b>[card …0005]</b><i style="color:red"></i>',
+    ]  # fmt: skip
+    assert said[5] == hashed + "\n"
 
 
 def test_a_run_declared_dead_takes_nothing_more(wb):

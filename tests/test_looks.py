@@ -10,8 +10,8 @@ import pytest
 from mlworkbench.core.markup import Listing, moment_text
 from mlworkbench.execution.record import open_run
 from mlworkbench.modelling.explanation_figures import shap_figure
-from mlworkbench.modelling.figures import DARK, LIGHT, Scored, roc
-from mlworkbench.modelling.style import repainted
+from mlworkbench.modelling.curves import Scored, roc
+from mlworkbench.modelling.style import DARK, LIGHT, repainted
 
 
 def light(colour: str) -> float:

@@ -9,6 +9,7 @@ from faults import kill, mlworkbench, until
 
 import mlworkbench as mw
 from mlworkbench.data.simulation import simulate_cards
+from mlworkbench.execution.pipelines import as_graph
 
 DAILY = """
 score: {run: score, after: train, table: cards, model: fraud@champion, to: scores}
@@ -107,9 +108,18 @@ def test_mistakes_are_seen_before_anything_begins(wb):
     ):
         code, found, err = run(wb, name)
         assert code == 2 and said in err and len(err.strip().splitlines()) == 1
-    for text in ("one: 3", "one: {run: one.ipynb, after: two}", "one: [", "one: {run: nothing}"):
+    for text in (
+        "one: 3",
+        "one: {run: one.ipynb, after: two}",
+        "one: [",
+        "one: {run: nothing}",
+        "one: {run: one.ipynb, after: 3}",
+    ):
         pipeline(wb, text)
         assert run(wb, "daily")[0] == 2
+    pipeline(wb, "one: {run: one.ipynb}\none: {run: one.ipynb, x: 2}")  # the first would never run
+    code, found, err = run(wb, "daily")
+    assert code == 2 and "'one' stands there twice" in err and len(err.strip().splitlines()) == 1
     assert run(wb, "../daily")[0] == 2
     assert mw.runs(wb=wb) == []
 
@@ -122,3 +132,29 @@ def test_a_run_that_read_files_is_used_again_only_while_they_are_the_same(wb):
     assert len(grid().runs) == 1 and len(grid().reused) == 1
     pq.write_table(pa.table({"x": [2]}), wb.root / "b.parquet")
     assert len(grid().runs) == 1
+
+
+def test_two_pipelines_at_once_execute_each_step_once_and_each_shows_its_own(wb):
+    waits = "import os, time\nopen('began', 'w').close()\nwhile not os.path.exists('go'): time.sleep(.1)"
+    book(wb, "one", "x: int = 1", waits)
+    book(wb, "two", "of: str = ''", "of")
+    pipeline(wb, "two: {run: two.ipynb, of: '{one}'}\none: {run: one.ipynb, x: 3}")
+    words = ("pipeline", "run", "daily", "--json")
+    first = mlworkbench(*words, cwd=wb.root, wait=False)
+    try:
+        assert until((wb.root / "began").exists, 120)
+        second = mlworkbench(*words, cwd=wb.root, wait=False)
+        pipelines = "kind = 'pipeline' and state = 'running'"
+        assert until(lambda: len(mw.runs(pipelines, wb=wb)) == 2, 120)
+    finally:
+        (wb.root / "go").touch()
+    both = [json.loads(process.communicate(timeout=300)[0]) for process in (first, second)]
+    assert [found["state"] for found in both] == ["finished"] * 2
+    assert states(both[0])["one"] == "finished" and states(both[1])["one"] == "reused"
+    assert len(mw.runs("kind = 'job'", wb=wb)) == 2
+
+
+def test_the_name_of_a_step_draws_nothing_of_its_own():
+    name = 'a"]<script>alert(1)</script> & {x}'
+    (_, line) = as_graph([{"step": name, "state": "finished", "after": []}]).splitlines()
+    assert "script" in line and line.count('"') == 2 and line.count("<") == 1  # its own <br/>

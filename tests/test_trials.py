@@ -1,6 +1,7 @@
 """Tuning one's own notebook: trials are runs, kills, processes, studies of others, the dashboard."""
 
 import json
+import sqlite3
 import threading
 import urllib.request
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -11,8 +12,9 @@ import optuna
 import pytest
 from faults import killed_again_and_again, mlworkbench
 
-from mlworkbench.core.errors import UserError
-from mlworkbench.execution.record import get_run, list_runs
+from mlworkbench.core.errors import UserError, WorkbenchError
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.record import get_run
 from mlworkbench.modelling import studies
 from mlworkbench.modelling.trials import picking_optimism, tune_notebook
 
@@ -85,6 +87,7 @@ def test_mistakes_are_named_before_a_kernel_starts(wb):
         ({"depth": "2:8"}, {"metric": "averge_precision"}, "Did you mean 'average_precision'"),
         ({"depth": "2:40"}, {}, "out of range"),
         ({"depth": "8:2"}, {}, "empty range"),
+        ({"l2": "0:9:log"}, {}, "above 0. Write l2=0.009:9.0:log, or leave :log out"),
         ({"depth": "2:8"}, {"metric": "gain"}, "is better"),
         ({"depth": "2:8"}, {"metric": ""}, "which metric"),
         ({"depth": "2:8"}, {"trials": 0}, "no budget"),
@@ -195,6 +198,18 @@ def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
         studies.open_study("theirs", False, wb, storage)
 
 
+def test_studies_that_cannot_be_written_are_told_in_the_words_of_their_database(wb, tmp_path):
+    """Optuna calls a locked file invalid data."""
+    storage = f"sqlite:///{tmp_path / 'theirs.db'}?timeout=0.1"
+    studies.open_study("theirs", True, wb, storage)
+    with sqlite3.connect(tmp_path / "theirs.db") as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(WorkbenchError, match="database is locked.*the same command goes on"):
+            tune_notebook(notebook(wb), {"depth": "2:10"}, metric="auc", trials=2,
+                          study="theirs", storage=storage, wb=wb)  # fmt: skip
+    assert list_runs(wb=wb) == []
+
+
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *words):
         pass
@@ -223,7 +238,7 @@ def test_the_dashboard_opens_the_storage(wb):
 
 
 def test_optimism_grows_with_the_number_of_equal_runs(wb):
-    from mlworkbench.execution.record import close_run, open_run
+    from mlworkbench.execution.opening import close_run, open_run
     from mlworkbench.modelling.evaluation import log_predictions
 
     rng, runs = np.random.default_rng(0), []

@@ -13,7 +13,9 @@ import duckdb
 import sqlalchemy as sa
 
 from ..core.audit import login, record_event
+from ..core.current import present_run
 from ..core.errors import UserError, WorkbenchError, nearest
+from ..core.looks import record_reading
 from ..core.markup import Listing
 from ..core.settings import Workbench, open_workbench
 from ..core.store import now, reading, tags, writing
@@ -151,7 +153,7 @@ def diff(
     limit: int = 20,
     wb: Workbench | None = None,
 ) -> dict:
-    """What changed in a table between two snapshots.
+    """What changed in a table between two snapshots; where it shows labels of a sealed split, that is a look.
 
     Parameters
     ----------
@@ -189,6 +191,7 @@ def diff(
     found = {"table": table, "before": old, "after": new}
     order = "before, after" if key is None else ", ".join(map(quoted, key)) or "rowid"
     found |= _counted(query, values, limit, order, lake_cursor(wb)) | {"schema": _schema(*columns)}
+    record_reading(table, shared, f"diff {table} {old} {new}", present_run(), wb)
     return found | {"key": ["rowid"] if key == [] else key or [], "sql": query}
 
 

@@ -28,6 +28,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from ..core.current import present_run
+from ..core.looks import record_reading
 from ..core.settings import Workbench, open_workbench
 from .catalog import snapshot_number, table_columns
 from .connections import lake_cursor, quoted
@@ -264,7 +266,7 @@ def profile(
     against: "int | str | None" = None,
     wb: Workbench | str | Path | None = None,
 ) -> Profile:
-    """Look at a table's columns, and at how they moved since another snapshot.
+    """Look at a table's columns, and how they moved since another snapshot; of labels of a sealed split, a look.
 
     Parameters
     ----------
@@ -309,6 +311,7 @@ def profile(
         )
         for (n, kind), e in zip(columns.items(), exact, strict=True)
     ]
+    record_reading(table, columns, f"profile {table}", present_run(), wb)
     return Profile(table, now, then, rows, len(samples[0]) if samples else 0, label, seen)
 
 

@@ -172,12 +172,23 @@ def run_command(cli: click.Command, argv: Sequence[str]) -> int:
     except Exception as err:
         if "--debug" in argv:
             raise
-        return _fail(
-            argv,
-            f"unexpected {type(err).__name__}: {err}",
-            "Run it again with --debug, and report it",
-            1,
+        return _fail(argv, *_unexpected(err), 1)
+
+
+def _unexpected(err: Exception) -> tuple[str, str]:
+    """What to say of an error that nobody translated, and how to mend it."""
+    said = " ".join(str(err).split())[:500]
+    if isinstance(err, OSError) and err.errno:
+        where = f" ({err.filename})" if err.filename else ""
+        return (
+            f"{err.strerror}{where}",
+            "Make room, or give leave to read and write, and run it again",
         )
+    if type(err).__name__ == "IOException":  # DuckDB's, which need not be imported for this
+        return f"a file could not be read or written: {said}", (
+            "`mlworkbench verify` names the lake's files that are gone or not as they were"
+        )
+    return f"unexpected {type(err).__name__}: {said}", "Run it again with --debug, and report it"
 
 
 def _fail(argv: list[str], message: str, hint: str, code: int) -> int:

@@ -8,22 +8,23 @@ __all__ = ["cancel_run", "run_source", "given_values", "rerun", "Reproduction", 
 # %% ../../nbs/3_execution/12_again.ipynb #00d99f02
 import contextlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.audit import record_event
+from ..core.current import lend
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from ..core.store import writing
+from ..data.catalog import snapshot_number
 from ..data.connections import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
 from .journal import log_fact
 from .limits import CANCEL
+from .listing import run_details
 from .parameters import notebook_parameters, read_notebook
-from .record import Run, get_run, read_run, run_details
+from .record import Run, get_run, read_run
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #38ed1420
@@ -88,14 +89,21 @@ def run_source(run: "str | Run", wb: Workbench | None = None) -> dict:
     return code | {"cells": cells, "patch": patch.read_text() if patch.exists() else ""}
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #5d88ee40
 def _kept_source(run: Run) -> Path:
     """The file of the cells that ran."""
     for name in ("source.ipynb", "notebook.ipynb"):
         if (run.folder / name).exists():
             return run.folder / name
+    if run.kind == "job":
+        raise UserError(
+            f"the folder of run {run.name} has no notebook any more: {run.folder}",
+            "Bring it back from a copy, or run the job anew",
+        )
     raise UserError(f"the cells of run {run.name} were not kept", "It was no notebook")
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #f9e7811e
 def given_values(run: Run) -> dict:
     """The parameters that a run was given (its record also has those that it logged itself)."""
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -177,6 +185,7 @@ class Reproduction:
         return f"{self.of.name} came out differently: {'; '.join(wrong[:3])}{tail}"
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #9d2b4c63
 def reproduce(
     run: "str | Run", wb: Workbench | None = None, progress: Progress = silent
 ) -> Reproduction:
@@ -205,12 +214,14 @@ def reproduce(
             f"run {old.name} is a {old.state} {old.kind} run", "Reproduce a finished job"
         )
     before = run_details(old.run, wb)
-    path, values = prepare_job(_kept_source(old), given_values(old), wb)
+    source, given = _kept_source(old), given_values(old)
     place = Path(before["code"]["notebook"] or "").parent
     cwd = place if place.is_dir() and place.is_relative_to(wb.root) else wb.root
     about = {"experiment": old.experiment, "parent": old.run, "name": f"{old.name}-reproduced"}
     read = [s for t, s in before["snapshots"].items() if t != "predictions"]
-    with _as_then(before["facts"].get("threads"), max(read, default=None)):
+    then = snapshot_number(max(read), wb) if read else None
+    with lend(_as_then(before["facts"].get("threads"), then)):
+        path, values = prepare_job(source, given, wb)
         run = run_prepared(path, values, cwd=cwd, wb=wb, progress=progress, **about)
         new = read_run(run, wb)
     after = run_details(new.run, wb)
@@ -221,20 +232,14 @@ def reproduce(
     return Reproduction(new, old, not metrics and not predictions, metrics, predictions, differed)
 
 
-@contextlib.contextmanager
-def _as_then(threads: str | None, snapshot: int | None) -> Iterator[None]:
-    """Set the threads and the snapshot of a run that is executed in the block."""
-    wanted = {"MLWORKBENCH_THREADS": threads, "OMP_NUM_THREADS": threads}
-    wanted |= {"MLWORKBENCH_AT": None if snapshot is None else str(snapshot)}
-    before = {n: os.environ.get(n) for n in wanted}
-    os.environ.update({n: v for n, v in wanted.items() if v is not None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+# %% ../../nbs/3_execution/12_again.ipynb #0253de2b
+def _as_then(threads: str | None, snapshot: int | None) -> dict[str, str]:
+    """What tells a run the threads and the snapshot of another."""
+    told = {"MLWORKBENCH_THREADS": threads, "OMP_NUM_THREADS": threads, "MLWORKBENCH_AT": snapshot}
+    return {n: str(v) for n, v in told.items() if v is not None}
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #f3c9f807
 def _different_metrics(before: list[dict], after: list[dict]) -> list[str]:
     def keyed(rows: list[dict]) -> dict:
         return {(m["name"], m["split"], m["step"]): repr(m["value"]) for m in rows}
@@ -259,6 +264,7 @@ def _different_predictions(old: str, new: str, wb: Workbench) -> list[str]:
     return [f"{many:,} predictions on {split}" for split, many in rows]
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #57f06981
 def _different_surroundings(before: dict, after: dict) -> dict[str, list[str]]:
     def changes(old: dict, new: dict, names: set) -> list[str]:
         return [

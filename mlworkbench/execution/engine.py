@@ -33,9 +33,11 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
+from ..core.current import child_environment
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
+from .forking import available
 from mlworkbench.execution.limits import (
     CANCEL,
     Stopped,
@@ -47,9 +49,10 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .mlflow_files import keep_logged, mlflow_environment
+from .opening import Replaced, close_run, open_run, settle_run
 from .parameters import cell_number, check_parameters, notebook_parameters
-from .provisioner import available, install_kernelspec
-from .record import Replaced, Run, close_run, open_run, settle_run
+from .provisioner import install_kernelspec
+from .record import Run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af
@@ -135,11 +138,17 @@ class _Client(PapermillNotebookClient):
         return found
 
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> Any:
-        """Add an output; text is joined first, for a number may come in two pieces."""
+        """Add an output; text gets the end of the text before it, for a number may come in pieces."""
         found = super().output(outs, msg, display_id, cell_index)
-        if found is not None and found.output_type == "stream":
-            seam = max(0, len(found.text) - len(msg["content"]["text"]) - 200)
-            found.text = found.text[:seam] + redact(found.text[seam:], self.secrets)
+        if found is None or found.output_type != "stream":
+            return found
+        before = outs[-2] if len(outs) > 1 else {}
+        if before.get("name") == found.name:
+            seam = max(before.text.rfind("\n") + 1, len(before.text) - 200)
+            found.text, before.text = before.text[seam:] + found.text, before.text[:seam]
+            if not before.text:
+                del outs[-2]
+        found.text = redact(found.text, self.secrets)
         return found
 
     def _say(self, index: int, cell: Any) -> None:
@@ -323,9 +332,9 @@ class WorkbenchEngine(NBClientEngine):
 
 # %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
 def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of a run's kernel: this process's, where the run is recorded, what is secret."""
+    """The environment of a run's kernel: what surrounds this thread, where the run is recorded, what is secret."""
     return (
-        os.environ
+        child_environment()
         | mlflow_environment(run.folder)
         | {
             "MLWORKBENCH": str(wb.root),

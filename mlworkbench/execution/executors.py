@@ -11,23 +11,33 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
 
+from ..core.current import thread_share
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench
 
-
 # %% ../../nbs/3_execution/10_executors.ipynb #5187716d
+_hidden: list[types.ModuleType] = []  # the script, once for each block that runs
+_turn = threading.Lock()
+
+
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
     """Hide this process's script from the workers that it spawns while the block runs."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+    with _turn:
+        _hidden.append(_hidden[0] if _hidden else sys.modules["__main__"])
+        sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
+        with _turn:
+            script = _hidden.pop()
+            if not _hidden:
+                sys.modules["__main__"] = script
 
 
 # %% ../../nbs/3_execution/10_executors.ipynb #1712d155
@@ -81,10 +91,23 @@ def _dask_client(address: str, jobs: int) -> Iterator[Any]:
         return
     cores = len(os.sched_getaffinity(0))
     many = jobs or max(1, cores // 2)
-    share = {"MLWORKBENCH_THREADS": str(max(1, cores // many))}
-    local = {"n_workers": many, "threads_per_worker": 1, "host": "127.0.0.1", "env": share}
+    local = {"n_workers": many, "threads_per_worker": 1, "host": "127.0.0.1"}
+    local |= {"env": thread_share(cores // many), "worker_class": _own_nanny()}
     with without_main():
         started = distributed.LocalCluster(**local)
     with started as cluster, distributed.Client(cluster) as client:
         logging.getLogger(__name__).warning("Dask's dashboard: %s", cluster.dashboard_link)
         yield client
+
+
+# %% ../../nbs/3_execution/10_executors.ipynb #2fd990e2
+def _own_nanny() -> type:
+    """Dask's nanny, leaving this process's environment as it is."""
+    import distributed
+
+    class Nanny(distributed.Nanny):
+        def __init__(self, *words: Any, **how: Any) -> None:
+            super().__init__(*words, **how)
+            self.pre_spawn_env = {}  # they are in self.env too, which the worker gets
+
+    return Nanny

@@ -25,18 +25,25 @@ import sqlalchemy as sa
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
-from ..core.store import facts, reading, runs
+from ..core.store import facts, now, reading, runs
 from ..data.catalog import last_changes
-from .fingerprints import code_beside, fingerprint, finished_twins
+from mlworkbench.execution.fingerprints import (
+    await_twin,
+    code_beside,
+    fingerprint,
+    finished_twins,
+)
 from .jobs import find_notebook, prepare_job, run_prepared, tracked_run
 from .journal import log_fact
+from .liveness import sweep
 from mlworkbench.execution.parameters import (
     check_parameters,
     notebook_parameters,
     read_notebook,
     read_values,
 )
-from .record import Run, find_run, installed_packages, read_run, sweep
+from .record import Run, Twin, find_run, read_run
+from .surroundings import installed_packages
 
 
 # %% ../../nbs/3_execution/13_pipelines.ipynb #bc95f28e
@@ -65,7 +72,7 @@ def _step(name: str, said: Any, names: list[str]) -> Step:
         raise UserError(f"step '{name}' does not say what to run", f"{name}: {{run: train, …}}")
     given = {k: v for k, v in said.items() if k not in ("run", "after")}
     after = said.get("after") or []
-    after = [after] if isinstance(after, str) else list(after)
+    after = [str(one) for one in (after if isinstance(after, list) else [after])]
     after += [n for v in given.values() if isinstance(v, str) for n in re.findall(r"{(\w+)}", v)]
     for one in after:
         if one not in names:
@@ -110,7 +117,7 @@ def read_pipeline(name: str, wb: Workbench | None = None) -> list[Step]:
     wb = open_workbench(wb)
     folder = wb.root / "pipelines"
     if not re.fullmatch(r"[\w-]+", name) or not (folder / f"{name}.yaml").is_file():
-        there = sorted(p.stem for p in folder.glob("*.yaml"))
+        there = sorted(p.stem for p in folder.glob("*.yaml") if p.is_file())
         hint = nearest(name, there) if there else f"Write one as {folder / 'NAME.yaml'}"
         raise UserError(f"there is no pipeline '{name}'", hint)
     steps = in_order(read_values(folder / f"{name}.yaml"))
@@ -175,6 +182,12 @@ def show_pipeline(name: str, wb: Workbench | None = None) -> Pipeline:
     with reading(wb) as db:
         mine = sa.select(runs.c.run).where(runs.c.kind == "pipeline", runs.c.experiment == name)
         last = db.scalar(mine.order_by(runs.c.started.desc(), runs.c.run.desc()).limit(1))
+    return _shown(name, steps, last, wb)
+
+
+def _shown(name: str, steps: list[Step], last: str | None, wb: Workbench) -> Pipeline:
+    """Steps with what they came to in one record of their pipeline."""
+    with reading(wb) as db:
         ran = sa.select(facts.c.value, runs.c.run, runs.c.state).join(
             runs, runs.c.run == facts.c.run
         )
@@ -230,7 +243,7 @@ def run_pipeline(
                 made[step.name] = _run_step(step, made, whole, force, wb, tell)
             except WorkbenchError as err:
                 raise WorkbenchError(f"step {step.name}: {err.message}", err.hint) from err
-    return show_pipeline(name, wb)
+    return _shown(name, steps, whole.run, wb)
 
 
 def _run_step(
@@ -241,12 +254,18 @@ def _run_step(
     path, values = prepare_job(step.job, given, wb)
     beside = code_beside(path, values, wb) | _versions(values, wb)
     mark = fingerprint(path, values, installed_packages(), beside)
+    since = None if force else now()
     twin = None if force else finished_twins([mark], last_changes(wb=wb), wb).get(mark)
-    if twin is not None:
-        log_fact(f"reused {step.name}", twin, run=whole.run, wb=wb)
-        return twin
     about = {"parent": whole.run, "marks": {"fingerprint": mark, "step": step.name}}
-    return run_prepared(path, values, wire=False, cwd=wb.root, wb=wb, progress=tell, **about)
+    about |= {"wire": False, "cwd": wb.root, "wb": wb, "progress": tell}
+    while twin is None:
+        try:
+            return run_prepared(path, values, since=since, **about)
+        except Twin as other:  # of the same pipeline begun twice, or of a grid
+            tell(0.0, f"waits for run {other.run}, which is the same")
+            twin, since = await_twin(other.run, mark, wb)
+    log_fact(f"reused {step.name}", twin, run=whole.run, wb=wb)
+    return twin
 
 
 def _meant(value: Any, made: dict[str, str]) -> Any:
@@ -278,7 +297,8 @@ def as_graph(steps: list[dict]) -> str:
     place = {s["step"]: f"s{i}" for i, s in enumerate(steps)}
     lines = ["graph LR"]
     for step in steps:
-        word = f"{MARKS.get(step['state'], '…')} {step['step']}<br/>{step['state']}"
+        name = re.sub(r"[^\w .,:()-]", lambda m: f"#{ord(m[0])};", step["step"])  # Mermaid's escape
+        word = f"{MARKS.get(step['state'], '…')} {name}<br/>{step['state']}"
         lines.append(f'  {place[step["step"]]}["{word}"]')
         lines += [f"  {place[a]} --> {place[step['step']]}" for a in step["after"]]
     return "\n".join(lines)

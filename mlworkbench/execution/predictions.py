@@ -32,6 +32,68 @@ def _checked(y: Any, score: Any) -> tuple[Any, Any]:
     return y, score
 
 
+def _number(values: Any, name: str) -> Any:
+    """Numbers to stand beside scores, missing ones among them."""
+    import numpy as np
+    import pandas as pd
+
+    given = pd.Series(np.asarray(values)).replace({None: np.nan})
+    found = pd.to_numeric(given, errors="coerce")
+    wrong = given[found.isna() & given.notna()]
+    if len(wrong) or np.isinf(found.to_numpy(float)).any():
+        shown = wrong.iloc[0] if len(wrong) else np.inf
+        raise UserError(f"{name} is not a number, such as '{shown}'", f"Give numbers as {name}")
+    return found.to_numpy(float)
+
+
+def _moment(values: Any) -> Any:
+    """Moments in UTC to stand beside scores, missing ones among them; numbers are none."""
+    import numpy as np
+    import pandas as pd
+
+    given = pd.Series(np.asarray(values))
+    if given.isna().all():
+        return None
+    if pd.api.types.is_numeric_dtype(given):
+        raise UserError(
+            f"at is a number, such as {given.iloc[0]}", "Give moments: pd.to_datetime(…, unit='s')"
+        )
+    found = pd.to_datetime(given, errors="coerce", utc=True, format="ISO8601")
+    wrong = given[found.isna() & given.notna()]
+    if len(wrong):
+        hint = "Give moments such as 2026-11-29 10:00, or pd.to_datetime(…)"
+        raise UserError(f"at is not a moment, such as '{wrong.iloc[0]}'", hint)
+    return found.dt.tz_localize(None).to_numpy()
+
+
+def _of_whom(values: Any) -> Any:
+    """Entities, missing ones among them: one plain value each."""
+    import numpy as np
+    import pandas as pd
+
+    found = np.asarray(values)
+    try:
+        pd.factorize(found)
+    except (TypeError, ValueError) as err:
+        hint = "Give a text or a number as each row's entity"
+        raise UserError(f"entity is no plain value, such as '{found[0]}'", hint) from err
+    return found
+
+
+def _keys(key: Any, many: int) -> list[str]:
+    """The rows' keys as texts: one each, none missing."""
+    import pandas as pd
+
+    key = list(range(many)) if key is None else list(key)
+    if len(key) != many:
+        raise UserError(f"{len(key):,} keys and {many:,} labels", "Give one key for each label")
+    if missing := int(pd.Series(key, dtype=object).isna().sum()):
+        raise UserError(
+            f"{missing:,} of {many:,} keys are missing", "Give each row a key, or leave it out"
+        )
+    return [str(k) for k in key]
+
+
 # %% ../../nbs/3_execution/03_predictions.ipynb #2e90eee0
 def _scores(score: Any, classes: list | None) -> tuple[Any, list[dict] | None]:
     """The score of each row, and where there is one a class, all of them by name."""
@@ -43,6 +105,12 @@ def _scores(score: Any, classes: list | None) -> tuple[Any, list[dict] | None]:
 
 # %% ../../nbs/3_execution/03_predictions.ipynb #a976d6b1
 _BESIDE = ("weight", "amount", "entity", "at")
+_AS = {
+    "weight": lambda values: _number(values, "weight"),
+    "amount": lambda values: _number(values, "amount"),
+    "entity": _of_whom,
+    "at": _moment,
+}
 
 
 def prediction_frame(
@@ -78,9 +146,9 @@ def prediction_frame(
     Raises
     ------
     UserError
-        Lengths differ, or a score is not a finite number.
+        Lengths differ, a score is not a finite number, a key is missing, or what stands beside the
+        score is no number, moment or plain value.
     """
-    import numpy as np
     import pandas as pd
 
     y, score = _checked(y, score)
@@ -92,7 +160,7 @@ def prediction_frame(
     frame = pd.DataFrame(
         {
             "split": split,
-            "row_key": [str(k) for k in (np.arange(len(y)) if key is None else key)],
+            "row_key": _keys(key, len(y)),
             "label": [str(v) for v in y.tolist()],
             "score": best,
             "scores": each,
@@ -100,7 +168,7 @@ def prediction_frame(
     )
     for name in _BESIDE:
         given = columns.get(name)
-        frame[name] = None if given is None else np.asarray(given)
+        frame[name] = None if given is None else _AS[name](given)
     twice = frame["row_key"][frame["row_key"].duplicated()]
     if len(twice) and isinstance(split, str):
         raise UserError(

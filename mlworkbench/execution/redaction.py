@@ -25,10 +25,10 @@ _ISSUERS = re.compile(
     r"|6(011|4[4-9]\d|5\d\d)\d{12}|62\d{14,17}|(50|5[6-9]|6[0379])\d{11,17}"
 )
 _WRITTEN = re.compile(
-    r"(?:(?<![0-9A-Za-z.])|(?<=\[\dm)|(?<=\[\d\dm)|(?<=;\d\dm)|(?<=\\n)|(?<=\\t))"
+    r"(?:(?<![0-9.])|(?<=[A-Za-z]\.)|(?<=%2\d))"  # not the rest of a longer number or of a fraction
     r"(\d{13,19}|\d{4}(&nbsp;|[ .\-\t\u00a0\u2009-\u2014\u202f])\d{4}\2\d{4}\2\d{1,4}(?:\2\d{3})?"
     r"|\d{4}(&nbsp;|[ .\-\t\u00a0\u2009-\u2014\u202f])\d{6}\3\d{4,5})"
-    r"(?![0-9A-Za-z])(?!\.\d*[1-9])"
+    r"(?![0-9])(?!\.\d*[1-9])"
 )
 
 
@@ -40,9 +40,45 @@ def is_card_number(digits: str) -> bool:
     return (sum(doubled) + sum(map(int, digits[-1::-2]))) % 10 == 0
 
 
+def _in_a_hash(found: re.Match) -> bool:
+    """Whether digits stand within a hexadecimal number, where any digits may come."""
+    before = re.search(r"[0-9A-Za-z]*$", found.string[max(0, found.start() - 128) : found.start()])
+    word = before[0] + found[1] + re.match(r"\w*", found.string[found.end() : found.end() + 128])[0]
+    return bool(re.fullmatch(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{32,}", word))
+
+
 def _without_card(found: re.Match) -> str:
     digits = re.sub(r"\D", "", found[1])
-    return f"[card …{digits[-4:]}]" if is_card_number(digits) else found[0]
+    if not is_card_number(digits) or _in_a_hash(found):
+        return found[0]
+    return f"[card …{digits[-4:]}]"
+
+
+# %% ../../nbs/3_execution/00_redaction.ipynb #4cd33da8
+_DRESS = re.compile(
+    r"</?(?:a|abbr|b|bdi|big|code|data|em|font|i|kbd|mark|s|samp|small|span|strong|sub|sup|tspan|tt|u|var|wbr)"
+    r"(?:\s[^<>]*)?/?>|<!--.*?-->|\x1b\[[\d;]*m",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _across_tags(text: str) -> str:
+    """A text without the card numbers that tags or colours stand in the middle of."""
+    if "<" not in text and "\x1b" not in text or len(pieces := _DRESS.split(text)) == 1:
+        return text
+    plain = "".join(pieces)
+    cards = {f: said for f in _WRITTEN.finditer(plain) if (said := _without_card(f)) != f[0]}
+    if not cards:
+        return text
+    letters = list(plain)
+    for found, said in cards.items():
+        letters[found.start() : found.end()] = [said, *[""] * (len(found[0]) - 1)]
+    kept, at = [], 0
+    for piece in pieces:
+        kept.append("".join(letters[at : at + len(piece)]))
+        at += len(piece)
+    tags = [*_DRESS.findall(text), ""]
+    return "".join(part for pair in zip(kept, tags, strict=True) for part in pair)
 
 
 # %% ../../nbs/3_execution/00_redaction.ipynb #83f52a4e
@@ -111,7 +147,9 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     for secret in secrets:
         if secret in text:
             text = text.replace(secret, "[secret]")
-    return _WRITTEN.sub(_without_card, text) if len(text) >= 13 else text
+    if len(text) < 13:
+        return text
+    return _across_tags(_WRITTEN.sub(_without_card, text))
 
 
 # %% ../../nbs/3_execution/00_redaction.ipynb #312c2138

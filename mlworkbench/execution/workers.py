@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..core.current import lend, thread_share
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from .fingerprints import await_place, await_twin
 from .jobs import run_prepared
 from .limits import Stopped
-from .record import Replaced, Taken, Twin
+from .opening import Replaced, Taken, Twin
 
 
 # %% ../../nbs/3_execution/10_workers.ipynb #e2863de0
@@ -31,8 +32,15 @@ def _as_interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def start_worker() -> None:
-    """Prepare a worker process: end with the parent, and take a request to end as an interrupt."""
+def start_worker(variables: "dict[str, str] | None" = None) -> None:
+    """Prepare a worker process: end with the parent, and take a request to end as an interrupt.
+
+    Parameters
+    ----------
+    variables : dict of str to str, optional
+        What its environment is to say.
+    """
+    os.environ.update(variables or {})
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, Linux
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -47,6 +55,7 @@ def run_one(
     retries: int = 0,
     wire: bool = False,
     weight: "tuple[int, int]" = (1, 0),
+    threads: int = 0,
     stop: threading.Event | None = None,
 ) -> tuple[str, bool]:
     """Run one job of many; all arguments but the last are plain data, so any executor can carry them.
@@ -67,6 +76,8 @@ def run_one(
         Whether to go Papermill's road.
     weight : (int, int)
         How many of how many cores it takes.
+    threads : int
+        How many threads it may start; 0 leaves that to this process's environment.
     stop : Event, optional
         Ends it when it is set.
 
@@ -79,7 +90,8 @@ def run_one(
     how = {"wire": wire, "stop": stop, "wb": wb}
     for attempt in range(1, retries + 2):
         try:
-            return _run_or_reuse(Path(path), values, about, weight, attempt=attempt, **how)
+            with lend(thread_share(threads) if threads else {}):
+                return _run_or_reuse(Path(path), values, about, weight, attempt=attempt, **how)
         except Stopped:
             raise
         except WorkbenchError as err:
@@ -133,7 +145,7 @@ def cores(many: int, of: int, stop: threading.Event | None = None) -> Iterator[N
     """
     import fcntl
 
-    from mlworkbench.execution.forkserver import socket_folder
+    from mlworkbench.execution.servers import socket_folder
 
     held: list[int] = []
     places = range(of)

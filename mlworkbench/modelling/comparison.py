@@ -236,7 +236,8 @@ def compare_runs(
     not_worse : bool
         Ask only whether the second is not worse by more than `worth`.
     alarms : int
-        How many rows each run may flag, for money and McNemar's test; 0: as many as positives.
+        How many rows each run may flag, for money and McNemar's test, at most all of them; 0: as
+        many as positives.
     wb : Workbench, optional
     resamples : int
         Of the bootstrap; 0 takes the setting.
@@ -357,6 +358,8 @@ def _tests(shared: SharedRows, flagged: list) -> dict:
     """DeLong's and McNemar's tests of the second run against the first (binary tasks)."""
     if shared.task != "binary" or shared.weight is not None:
         return {}
+    if min(shared.label.sum(), (1 - shared.label).sum()) < 2:
+        return {}  # one row of a class has no variance
     one = delong(shared.label, *shared.scores[:2])
     two = mcnemar(shared.label, *(f.astype(int) for f in flagged[:2]))
     counts = {"only_first": two.only_a, "only_second": two.only_b, "p": two.p}
@@ -476,7 +479,8 @@ def against_rows(found: Comparison) -> list[dict]:
 def paired_tests_text(found: Comparison) -> str:
     """DeLong's and McNemar's tests in a sentence each; empty where the task has none."""
     if not found.tests:
-        return ""
+        few = found.task == "binary" and found.shared.weight is None
+        return "Neither DeLong's nor McNemar's test: a class has fewer than two rows." * few
     one, two, (first, second, *_) = found.tests["delong"], found.tests["mcnemar"], _names(found)
     text = "DeLong: no difference in any pair of rows."
     if None not in one.values():

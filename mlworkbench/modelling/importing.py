@@ -15,8 +15,11 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..data.connections import lake_cursor
 from ..execution.journal import log_fact
-from ..execution.record import Run, close_run, get_run, open_run
-from .evaluation import log_predictions
+from ..execution.opening import close_run, open_run
+from ..execution.predictions import prediction_frame
+from ..execution.record import Run, get_run
+from .evaluation import log_predictions, plain_task
+from .metrics import checked
 
 # %% ../../nbs/4_modelling/08_importing.ipynb #be72c000
 _COLUMNS = ("key", "label", "score", "entity", "at", "amount", "weight")
@@ -35,6 +38,8 @@ def _taken(frame: Any, names: dict[str, str]) -> pd.DataFrame:
     for what in _COLUMNS:
         name = names.get(what) or what
         name = "row_key" if what == "key" and name not in frame and "row_key" in frame else name
+        if name in frame and isinstance(frame[name], pd.DataFrame):
+            raise UserError(f"the frame has several columns '{name}'", "Leave all but one out")
         if name in frame:
             found[what] = frame[name].to_numpy()
         elif what in names:
@@ -69,6 +74,11 @@ def _check_scores(frame: pd.DataFrame) -> None:
     """Refuse a frame without rows, keys that stand twice, scores that are no numbers."""
     if frame.empty:
         raise UserError("the frame has no rows", "Give a row for each scored row")
+    if missing := int(frame["key"].isna().sum()):
+        raise UserError(
+            f"{missing:,} of {len(frame):,} keys are missing",
+            "Give each row a key, or leave it out",
+        )
     twice = frame["key"].astype(str).duplicated()
     if twice.any():
         key = frame["key"][twice].iloc[0]
@@ -79,6 +89,14 @@ def _check_scores(frame: pd.DataFrame) -> None:
             f"{wrong:,} of {len(score):,} scores are missing or not finite",
             "Leave their rows out, or give them a score",
         )
+
+
+def _check_together(frame: pd.DataFrame, task: str) -> None:
+    """Refuse, before there is a run, what could not be kept or measured."""
+    task, label, score, _ = plain_task(frame["label"].to_numpy(), frame["score"].to_numpy(), task)
+    beside = {c: frame[c].to_numpy() for c in _COLUMNS[3:] if c in frame}
+    kept = prediction_frame(label, score, key=frame["key"].to_numpy(), **beside)
+    checked(task, label, score, kept["weight"].to_numpy(float) if "weight" in beside else None)
 
 
 def _check_labels(frame: pd.DataFrame) -> None:
@@ -155,6 +173,7 @@ def import_predictions(
     found = _labelled_like(found, twin, split, wb) if twin else found
     _check_labels(found)
     task = task or (twin.params.get("task", "") if twin else "")
+    _check_together(found, task)
     values = {} if not twin else {k: v for k, v in twin.params.items() if k in _ABOUT}
     where = experiment or (twin.experiment if twin else "imported")
     run = open_run(name, experiment=where, kind="import", values=values, wb=wb)

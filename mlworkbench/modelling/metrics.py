@@ -72,6 +72,19 @@ def _numbers(values, what: str) -> np.ndarray:
     return array
 
 
+_MOST = 1e70  # its fourth power, of many rows, is still a number: the variance of a squared error
+
+
+def _can_be_squared(values: np.ndarray, what: str) -> None:
+    """Refuse numbers so large that their squares are not finite any more."""
+    most = float(np.abs(values).max())
+    if most > _MOST:
+        raise WorkbenchError(
+            f"the {what} go up to {most:.3g}, and errors of that size cannot be squared",
+            f"Judge the target in a larger unit: nothing above {_MOST:g}",
+        )
+
+
 def _codes(label, classes: Sequence) -> np.ndarray:
     """Return the place of each label in `classes`."""
     place = {c: i for i, c in enumerate(classes)}
@@ -146,6 +159,9 @@ def checked(task: str, label, score, weight=None, classes: Sequence | None = Non
         raise WorkbenchError(
             "a binary label is neither 0 nor 1", "Turn the two classes into 0 and 1 first"
         )
+    if task == "regression":
+        for values, what in ((label, "labels"), (score, "scores")):
+            _can_be_squared(values, what)
     return Rows(task, label, score, weight)
 
 

@@ -7,6 +7,7 @@ __all__ = ["SPACE", "is_range", "read_range", "search_space", "for_catboost"]
 
 # %% ../../nbs/4_modelling/09_ranges.ipynb #c75e6df1
 import inspect
+import math
 import re
 from typing import Any
 
@@ -25,7 +26,8 @@ SPACE = {
     "max_ctr_complexity": [1, 2, 4],
 }
 _OF_CATEGORIES = ("one_hot_max_size", "max_ctr_complexity")
-_RANGE = re.compile(r"(-?[\d.]+(?:e-?\d+)?):(-?[\d.]+(?:e-?\d+)?)(:log)?")
+_NUMBER = r"(-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
+_RANGE = re.compile(f"{_NUMBER}:{_NUMBER}(:log)?", re.IGNORECASE)
 
 
 def is_range(text: Any) -> bool:
@@ -57,9 +59,15 @@ def read_range(name: str, text: Any) -> Any:
             f"{name}={text} is not a range", "Write low:high, low:high:log or a list of values"
         )
     low, high, log = _RANGE.fullmatch(text.strip()).groups()
-    if float(low) >= float(high) or (log and float(low) <= 0):
+    if not float(low) < float(high) < math.inf:
         raise UserError(f"{name}={text} is an empty range", "Write the smaller number first")
-    whole = not re.search(r"[.e]", low + high) and "." not in str(SPACE.get(name, ""))
+    if log and float(low) <= 0:
+        above = f"Write {name}={float(high) / 1000:g}:{high}:log, or " * (float(high) > 0)
+        raise UserError(
+            f"{name}={text} begins at {low}, and a logarithm needs numbers above 0",
+            f"{above}leave :log out" if above else "Leave :log out",
+        )
+    whole = not re.search(r"[.e]", (low + high).lower()) and "." not in str(SPACE.get(name, ""))
     if whole:
         return distributions.IntDistribution(int(low), int(high), log=bool(log))
     return distributions.FloatDistribution(float(low), float(high), log=bool(log))

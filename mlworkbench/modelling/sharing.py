@@ -42,6 +42,42 @@ def split_reason(runs: "list[Run]", wb: Workbench | None = None) -> str:
 
 
 # %% ../../nbs/4_modelling/07_sharing.ipynb #2b115d37
+_BESIDE, _OTHERWISE = ("entity", "at", "amount", "weight"), "otherwise_"
+
+
+def _settled(frame: pd.DataFrame, runs: "list[Run]", split: str, con: Any) -> str:
+    """Take from the first run what the runs say differently of a row, and say so; refuse two weights."""
+    otherwise = {c: frame.pop(_OTHERWISE + c).fillna(False).to_numpy(bool) for c in _BESIDE}
+    if many := int(otherwise.pop("weight").sum()):
+        raise UserError(
+            f"the runs give {many:,} of {len(frame):,} rows different weights, so they were measured on different populations",
+            "Log the predictions of all of them with the same weight=, or of none with one",
+        )
+    said = _whose_weights(runs, split, con) if frame["weight"].notna().any() else ""
+    told = [f"the {c} of {flags.sum():,} rows" for c, flags in otherwise.items() if flags.any()]
+    if not told:
+        return said
+    first = con.execute(
+        'SELECT row_key, entity, "at", amount FROM predictions WHERE split = ? AND run = ?',
+        [split, runs[0].run],
+    ).df()
+    first = first.set_index("row_key").reindex(frame["row_key"])
+    for name, flags in otherwise.items():
+        known = flags & first[name].notna().to_numpy()
+        frame.loc[known, name] = first[name].to_numpy()[known]
+    return f"{said} The runs do not agree on {' and '.join(told)}: what {runs[0].name} says counts."
+
+
+def _whose_weights(runs: "list[Run]", split: str, con: Any) -> str:
+    """Say which runs have no weights, where others have."""
+    query = "SELECT run FROM predictions WHERE split = ? AND weight IS NOT NULL GROUP BY run"
+    weighted = {run for (run,) in con.execute(query, [split]).fetchall()}
+    without = [r.name for r in runs if r.run not in weighted]
+    return f" {' and '.join(without)} was logged without weights: the others' count." * bool(
+        without
+    )
+
+
 def _shared_frame(runs: "list[Run]", split: str, wb: Workbench | None) -> pd.DataFrame:
     """Return row by row what all the runs scored, or say why nothing can be compared."""
     con, ids = lake_cursor(wb), [r.run for r in runs]
@@ -63,9 +99,11 @@ def _shared_frame(runs: "list[Run]", split: str, wb: Workbench | None) -> pd.Dat
         f"max(score) FILTER (run = '{r}') AS score_{i}, any_value(scores) FILTER (run = '{r}') AS scores_{i}"
         for i, r in enumerate(ids)
     )
+    beside = ", ".join(
+        f'min("{c}") AS "{c}", min("{c}") <> max("{c}") AS {_OTHERWISE}{c}' for c in _BESIDE
+    )
     frame = con.execute(
-        f"SELECT row_key, any_value(label) AS label, min(label) <> max(label) AS disputed, any_value(entity) AS entity, "
-        f'any_value("at") AS "at", any_value(amount) AS amount, any_value(weight) AS weight, {scores} '
+        f"SELECT row_key, any_value(label) AS label, min(label) <> max(label) AS disputed, {beside}, {scores} "
         "FROM predictions WHERE split = ? AND run IN (SELECT unnest(?)) GROUP BY row_key HAVING count(DISTINCT run) = ? "
         "ORDER BY length(row_key), row_key",
         [split, ids, len(set(ids))],
@@ -88,6 +126,7 @@ def _shared_frame(runs: "list[Run]", split: str, wb: Workbench | None) -> pd.Dat
             f"{split_reason(runs, wb)}Compare runs of one target on one snapshot; log predictions with the row's key, mw.log_predictions(y, score, key=…)",
         )
     frame.attrs["counts"] = counts
+    frame.attrs["otherwise"] = _settled(frame, runs, split, con)
     return frame
 
 
@@ -180,7 +219,8 @@ def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = N
         frame["entity"].to_numpy() if frame["entity"].notna().all() else None,
         weight,
         frame,
-        _what_is_shared(runs, fewer if most > len(frame) else "", split_reason(runs, wb).strip()),
+        _what_is_shared(runs, fewer if most > len(frame) else "", split_reason(runs, wb).strip())
+        + frame.attrs["otherwise"],
     )
 
 

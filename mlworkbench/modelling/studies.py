@@ -9,6 +9,7 @@ __all__ = [
     "held",
     "lock_name",
     "open_storage",
+    "plain_storage_errors",
     "open_study",
     "name_objectives",
     "worse_half",
@@ -35,7 +36,7 @@ import optuna
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.errors import UserError, nearest
+from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..core.store import sqlite_url, store_url, writing
 from .run_figures import study_figure
@@ -101,7 +102,26 @@ def _write_ahead(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+# %% ../../nbs/4_modelling/10_studies.ipynb #c3ed01f7
+@contextlib.contextmanager
+def plain_storage_errors() -> Iterator[None]:
+    """Say what the database said where a study cannot be read or written.
+
+    Raises
+    ------
+    WorkbenchError
+    """
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sa.exc.OperationalError) as err:
+        cause = err.__cause__ if isinstance(err, optuna.exceptions.StorageInternalError) else err
+        said = str(getattr(cause, "orig", None) or cause or err).splitlines()[0]
+        hint = "What was finished is kept: when nobody else holds them, and there is room and leave to write, the same command goes on"
+        raise WorkbenchError(f"the studies cannot be read or written: {said}", hint) from err
+
+
 # %% ../../nbs/4_modelling/10_studies.ipynb #20eb831e
+@plain_storage_errors()
 def open_study(
     name: str,
     higher: bool = True,

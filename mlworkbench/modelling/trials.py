@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ import numpy as np
 import optuna
 import sqlalchemy as sa
 
+from ..core.current import thread_share
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
@@ -36,7 +38,7 @@ from ..core.store import facts, metrics, reading, writing
 from ..core.store import runs as run_table
 from ..execution.executors import without_main
 from ..execution.fingerprints import fingerprint
-from ..execution.grids import shared_threads, stop_pool
+from ..execution.grids import stop_pool
 from ..execution.jobs import find_notebook, prepare_job, run_job
 from ..execution.journal import log_fact
 from mlworkbench.execution.parameters import (
@@ -58,6 +60,7 @@ from mlworkbench.modelling.studies import (
     name_objectives,
     next_trial,
     open_study,
+    plain_storage_errors,
     warm_start,
 )
 
@@ -247,6 +250,7 @@ def _not_finished(
         raise err
 
 
+@plain_storage_errors()
 def work_on(plan: TrialPlan, progress: Progress = silent) -> None:
     """Carry out trials until the budget is spent; what one worker of a study does."""
     wb = open_workbench(plan.root)
@@ -346,6 +350,7 @@ class NotebookStudy:
 
 
 # %% ../../nbs/4_modelling/11_trials.ipynb #6e2d51aa
+@plain_storage_errors()
 def tune_notebook(
     job: "str | Path",
     given: dict,
@@ -470,9 +475,10 @@ def _opened(
 # %% ../../nbs/4_modelling/11_trials.ipynb #5f34d7d0
 def _work_together(study: optuna.Study, plan: TrialPlan, jobs: int, progress: Progress) -> None:
     """Let several worker processes carry out trials; their first error ends all of them."""
-    with shared_threads(jobs), without_main():
+    share = thread_share(len(os.sched_getaffinity(0)) // jobs)
+    with without_main():
         pool = concurrent.futures.ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), start_worker
+            jobs, multiprocessing.get_context("spawn"), start_worker, (share,)
         )
         futures = [pool.submit(work_on, plan) for _ in range(jobs)]
         try:

@@ -54,6 +54,7 @@ from mlworkbench.modelling.studies import (
     name_objectives,
     next_trial,
     open_study,
+    plain_storage_errors,
     warm_start,
     worse_half,
 )
@@ -291,6 +292,7 @@ class Tuned:
 
 
 # %% ../../nbs/4_modelling/11_tuning.ipynb #fe64d651
+@plain_storage_errors()
 def tune_catboost(
     data: Dataset | Bench,
     *,

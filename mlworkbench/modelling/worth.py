@@ -7,6 +7,7 @@ __all__ = ["DAYS_A_MONTH", "same_alarms", "money_difference", "Worth", "declared
 
 # %% ../../nbs/4_modelling/08_worth.ipynb #7912eefd
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,18 @@ def same_alarms(shared: SharedRows, alarms: int = 0) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    UserError
+        Alarms are no whole number from 0 to as many as there are rows.
     """
+    most = len(shared.label)
+    if isinstance(alarms, bool) or not isinstance(alarms, Integral) or not 0 <= alarms <= most:
+        raise UserError(
+            f"alarms={alarms} of {most:,} rows cannot be",
+            f"Give how many rows each run may flag: 1 to {most:,}, or 0 for as many as positives",
+        )
     many = min(max(1, alarms or int(shared.label.sum())), len(shared.label))
     found = []
     for score in shared.scores:
