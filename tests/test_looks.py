@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlworkbench.core.markup import Listing, moment_text
-from mlworkbench.execution.record import open_run
+from mlworkbench.execution.opening import open_run
 from mlworkbench.modelling.curves import Scored, roc
 from mlworkbench.modelling.explanation_figures import shap_figure
 from mlworkbench.modelling.style import DARK, LIGHT, repainted
