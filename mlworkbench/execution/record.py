@@ -283,6 +283,12 @@ os.register_at_fork(after_in_child=_forget_inherited)
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #569c8579
+def _one_line(name: str) -> str:
+    """A name as sentences and tables can hold it: one line that shows all that it has, and not a page."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return plain if len(plain) <= 200 else plain[:199] + "…"
+
+
 def open_run(
     name: str | None = None,
     *,
@@ -336,11 +342,12 @@ def open_run(
     """
     wb = open_workbench(wb)
     run, secrets = new_id(), secret_values(wb, values)
+    name = _one_line(redact(str(name), secrets)) if name else ""
     folder = make_folder(wb.files / "runs" / run)
     _hold(folder)
     code, unknown = keep_code(notebook, folder, secrets, wb)
     row = code | {"run": run, "kind": kind, "state": "running"}
-    row["experiment"] = redact(str(experiment), secrets)
+    row["experiment"] = _one_line(redact(str(experiment), secrets))
     row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": unknown} if unknown else {}
@@ -352,8 +359,7 @@ def open_run(
             _refuse_twin(db, known["fingerprint"], since)
         if "resumed_from" in known:
             _refuse_fork(db, known["resumed_from"])
-        named = name and redact(str(name), secrets)
-        row["name"] = named or _numbered(db, notebook.stem if notebook else kind)
+        row["name"] = name or _numbered(db, _one_line(notebook.stem) if notebook else kind)
         db.execute(runs.insert(), row)
         db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
         db.execute(
