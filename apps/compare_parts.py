@@ -18,14 +18,9 @@ from state import (
 
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.desk.views import champions_for, span_words
-from mlworkbench.modelling.figures import (
-    calibration,
-    difference_plot,
-    forest,
-    gain,
-    precision_recall,
-    roc,
-)
+from mlworkbench.modelling.curves import gain, precision_recall, roc
+from mlworkbench.modelling.difference_figures import difference_plot, forest
+from mlworkbench.modelling.probability_figures import calibration
 from mlworkbench.modelling.sides import (
     changed_sides,
     metric_figure,

@@ -15,11 +15,12 @@ from mlworkbench.core.store import check_schema, now
 from mlworkbench.data.catalog import newest_snapshot
 from mlworkbench.desk.rendering import as_markdown
 from mlworkbench.desk.views import Holder, holders, run_table, state_words, work_stamp
+from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.pipelines import MARKS
-from mlworkbench.execution.record import Run, find_run, get_run, list_runs, run_details
+from mlworkbench.execution.record import Run, find_run, get_run
 from mlworkbench.modelling.comparison import Comparison, compare_runs
-from mlworkbench.modelling.figures import CONFIG, DARK, LIGHT
 from mlworkbench.modelling.sides import against_first, by_week
+from mlworkbench.modelling.style import CONFIG, DARK, LIGHT
 
 
 @dataclass(frozen=True)

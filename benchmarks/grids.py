@@ -124,7 +124,7 @@ def with_spares(folder: Path):
 def processor_seconds(pool, work) -> float:
     """Processor time that a piece of work takes: here, in the fork server and in a pool's processes."""
     from mlworkbench.execution.limits import cpu_seconds
-    from mlworkbench.execution.provisioner import status
+    from mlworkbench.execution.server_status import status
 
     pids = [os.getpid(), *(p for s in status() for p in (s.pid, s.original)), *pool._processes]
     before = cpu_seconds(pids)
@@ -168,7 +168,7 @@ def trainings(wb, folder: Path, runs: int, rounds: int, jobs: int) -> dict:
 
 
 def trivial(wb, folder: Path, runs: int, jobs: int) -> dict:
-    from mlworkbench.execution.record import list_runs
+    from mlworkbench.execution.listing import list_runs
 
     source = write_notebook(folder / "trivial.ipynb", TRIVIAL)
     with pool_of(jobs) as pool:
@@ -223,7 +223,7 @@ def main() -> None:
     given = asked.parse_args()
     quiet()
     from mlworkbench.data.lake import create_workbench
-    from mlworkbench.execution.provisioner import available
+    from mlworkbench.execution.forking import available
 
     if why := available():
         print(f"kernels cannot be forked here: {why}")

@@ -60,7 +60,9 @@ def main() -> None:
 
     import nbformat
 
-    from mlworkbench.execution.provisioner import available, install_kernelspec, status, stop_server
+    from mlworkbench.execution.forking import available
+    from mlworkbench.execution.provisioner import install_kernelspec
+    from mlworkbench.execution.server_status import status, stop_server
 
     if why := available():
         sys.exit(f"kernels cannot be forked here: {why}")

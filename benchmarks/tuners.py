@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution.journal import log_params
-from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.modelling.datasets import Dataset, check_training, load_dataset
 from mlworkbench.modelling.evaluation import log_predictions
 from mlworkbench.modelling.problems import Problem

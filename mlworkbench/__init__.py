@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         log_model,
         log_params,
     )
+    from mlworkbench.execution.listing import list_runs as runs
     from mlworkbench.execution.record import get_run as get
-    from mlworkbench.execution.record import list_runs as runs
     from mlworkbench.execution.sessions import end_run, start_run
     from mlworkbench.execution.sources import log_source
     from mlworkbench.modelling.evaluation import log_predictions
@@ -81,7 +81,7 @@ _NAMES = {
     "studies": "modelling.studies:list_studies",
     "study_trials": "modelling.studies:study_trials",
     "study_figures": "modelling.studies:study_figures",
-    "runs": "execution.record:list_runs",
+    "runs": "execution.listing:list_runs",
     "get": "execution.record:get_run",
     "evaluate": "modelling.report_page:evaluate",
     "compare": "desk.verbs:compare",

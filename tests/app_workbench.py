@@ -11,8 +11,9 @@ from mlworkbench.core.settings import Workbench
 from mlworkbench.data.commits import write_lake
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_model, log_read
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.predictions import log_predictions
-from mlworkbench.execution.record import Run, close_run, open_run
+from mlworkbench.execution.record import Run
 from mlworkbench.modelling.resampling import intervals
 
 EVIL = "<img src=x onerror=alert(1)>"

@@ -14,7 +14,7 @@ from mlworkbench.core.errors import UserError
 from mlworkbench.data.commits import write_lake
 from mlworkbench.execution.again import cancel_run, given_values, reproduce, rerun, run_source
 from mlworkbench.execution.jobs import run_job
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 
 def notebook(wb, *cells: str, name: str = "mine"):

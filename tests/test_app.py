@@ -13,8 +13,8 @@ from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.views import chosen, run_table  # noqa: E402
 from mlworkbench.execution.journal import log_fact
+from mlworkbench.execution.listing import list_runs  # noqa: E402
 from mlworkbench.execution.predictions import log_predictions
-from mlworkbench.execution.record import list_runs  # noqa: E402
 from mlworkbench.modelling.studies import open_study  # noqa: E402
 from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402
 from mlworkbench.registry.versions import list_versions, register  # noqa: E402

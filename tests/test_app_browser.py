@@ -22,7 +22,8 @@ from mlworkbench.core.errors import UserError  # noqa: E402
 from mlworkbench.core.settings import open_workbench  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.app import open_app as app  # noqa: E402
-from mlworkbench.execution.record import close_run, get_run, open_run  # noqa: E402
+from mlworkbench.execution.opening import close_run, open_run  # noqa: E402
+from mlworkbench.execution.record import get_run  # noqa: E402
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,8 +12,9 @@ from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import Workbench
 from mlworkbench.data.queries import sql
 from mlworkbench.execution.journal import log_file, log_read
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.predictions import log_predictions
-from mlworkbench.execution.record import close_run, list_runs, open_run
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions

@@ -14,7 +14,7 @@ from mlworkbench.data.catalog import snapshots
 from mlworkbench.data.commits import verify_files
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.queries import sql
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 WRITER = """
 import sys

@@ -19,7 +19,8 @@ from mlworkbench.core.settings import open_workbench
 from mlworkbench.execution.executors import open_executor
 from mlworkbench.execution.fingerprints import await_place
 from mlworkbench.execution.grids import run_grid
-from mlworkbench.execution.record import Replaced, Taken, close_run, list_runs, open_run
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.opening import Replaced, Taken, close_run, open_run
 
 JOB = """import pathlib, time
 import mlworkbench as mw

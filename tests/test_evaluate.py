@@ -20,7 +20,7 @@ from mlworkbench.data.commits import write_lake
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.kept import keep_split
 from mlworkbench.data.queries import sql
-from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.modelling.drift import drift_table, stability
 from mlworkbench.modelling.evaluation import log_predictions
 from mlworkbench.modelling.fairness import group_fairness
@@ -573,7 +573,7 @@ def test_rows_that_the_model_learned_from_are_left_out(trained):
 def test_the_job_evaluate(trained):
     from mlworkbench.core.errors import UserError
     from mlworkbench.desk.verbs import run
-    from mlworkbench.execution.record import run_details
+    from mlworkbench.execution.listing import run_details
 
     wb, fine, _, frame = trained
     found = run("evaluate", model=fine.run, since="2024-03-11", by="week", wb=wb)

@@ -7,10 +7,13 @@ import pytest
 from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
-from mlworkbench.modelling import figures as f
 from mlworkbench.modelling.bands import group_effects, ranked_effects
+from mlworkbench.modelling.curves import Scored, gain, precision_recall, roc
+from mlworkbench.modelling.difference_figures import difference_plot, forest
+from mlworkbench.modelling.learning import learning_curve
+from mlworkbench.modelling.probability_figures import calibration, score_histogram
 from mlworkbench.modelling.resampling import Difference
-from mlworkbench.modelling.style import wilson
+from mlworkbench.modelling.style import DARK, LIGHT, page, wilson
 
 EVIL = "<img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
 
@@ -20,7 +23,7 @@ def runs(k=2, n=3000, name="run {}"):
     label = (rng.random(n) < 0.1) * 1
     logit = 1.5 * (rng.normal(size=n) + 1.5 * label) - 3.3
     return [
-        f.Scored(name.format(i), label, 1 / (1 + np.exp(-logit - 0.3 * i * rng.normal(size=n))))
+        Scored(name.format(i), label, 1 / (1 + np.exp(-logit - 0.3 * i * rng.normal(size=n))))
         for i in range(k)
     ]
 
@@ -34,22 +37,22 @@ def every(dark, k=2, name="run {}"):
     made = runs(k, name=name)
     steps = np.arange(1, 300)
     return {
-        "roc": f.roc(made, subject="Frauds", dark=dark),
-        "precision_recall": f.precision_recall(made, subject="Frauds", dark=dark),
-        "gain": f.gain(made, subject="Frauds", dark=dark),
-        "calibration": f.calibration(made, subject="Frauds", dark=dark),
-        "score_histogram": f.score_histogram(made[0], subject="Frauds", dark=dark),
-        "difference": f.difference_plot(
+        "roc": roc(made, subject="Frauds", dark=dark),
+        "precision_recall": precision_recall(made, subject="Frauds", dark=dark),
+        "gain": gain(made, subject="Frauds", dark=dark),
+        "calibration": calibration(made, subject="Frauds", dark=dark),
+        "score_histogram": score_histogram(made[0], subject="Frauds", dark=dark),
+        "difference": difference_plot(
             difference(), names=(name.format(0), name.format(1)), worth=0.005, dark=dark
         ),
-        "forest": f.forest({name.format("a"): difference(), "b": difference(-0.02)}, dark=dark),
-        "learning": f.learning_curve({name.format(0): (steps, 1 / steps)}, dark=dark),
+        "forest": forest({name.format("a"): difference(), "b": difference(-0.02)}, dark=dark),
+        "learning": learning_curve({name.format(0): (steps, 1 / steps)}, dark=dark),
     }
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_figure_has_the_one_style(dark):
-    theme = f.DARK if dark else f.LIGHT
+    theme = DARK if dark else LIGHT
     for name, figure in every(dark).items():
         layout = figure.layout
         assert layout.title.text and layout.title.subtitle.text, name
@@ -64,13 +67,13 @@ def test_a_run_keeps_its_colour_in_every_figure():
     made = every(False)
     for name in ("roc", "precision_recall", "gain", "calibration"):
         lines = [t for t in made[name].data if t.name and t.name.startswith("run")]
-        assert [t.line.color for t in lines] == list(f.LIGHT.palette[:2]), name
+        assert [t.line.color for t in lines] == list(LIGHT.palette[:2]), name
         assert lines[0].line.dash != lines[1].line.dash
 
 
 def test_labels_at_the_lines_up_to_three_and_a_legend_beyond():
-    assert len(f.roc(runs(3)).layout.annotations) == 3
-    four = f.roc(runs(4))
+    assert len(roc(runs(3)).layout.annotations) == 3
+    four = roc(runs(4))
     assert four.layout.showlegend and not four.layout.annotations
 
 
@@ -82,62 +85,62 @@ def test_names_are_text_and_never_markup():
 
 
 def test_a_page_loads_nothing_from_a_network():
-    page = f.page(f.roc(runs()))
-    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
-    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S)
+    html = page(roc(runs()))
+    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", html)
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, flags=re.S)
     ours = [s for s in scripts if len(s) < 200_000]  # the long one is plotly.js itself
     assert len(ours) < len(scripts) and not any("//" in s.replace("\\/", "/") for s in ours)
 
 
 def test_grey_when_it_crosses_zero_and_first_colour_when_better():
-    theme = f.LIGHT
-    colour = lambda *a, **k: f.difference_plot(difference(*a), **k).data[0].marker.color  # noqa: E731
+    theme = LIGHT
+    colour = lambda *a, **k: difference_plot(difference(*a), **k).data[0].marker.color  # noqa: E731
     assert colour(0.01, 0.02) == theme.unsure
     assert colour(0.01, 0.004) == theme.palette[0] == colour(-0.01, 0.004, higher=False)
     assert colour(-0.01, 0.004) == theme.palette[1]
-    assert f.difference_plot(difference()).data[0].error_x.array[0] == pytest.approx(0.004)
+    assert difference_plot(difference()).data[0].error_x.array[0] == pytest.approx(0.004)
 
 
 def test_forest_puts_the_worst_on_top_and_keeps_weeks_in_order():
     many = {"a": difference(0.01), "b": difference(-0.02), "c": difference(0.0)}
-    assert [t.split()[0] for t in f.forest(many).layout.yaxis.ticktext] == ["b", "c", "a"]
-    assert [t.split()[0] for t in f.forest(many, higher=False).layout.yaxis.ticktext] == [
+    assert [t.split()[0] for t in forest(many).layout.yaxis.ticktext] == ["b", "c", "a"]
+    assert [t.split()[0] for t in forest(many, higher=False).layout.yaxis.ticktext] == [
         "a",
         "c",
         "b",
     ]
-    assert [t.split()[0] for t in f.forest(many, sort=False).layout.yaxis.ticktext] == [
+    assert [t.split()[0] for t in forest(many, sort=False).layout.yaxis.ticktext] == [
         "a",
         "b",
         "c",
     ]
-    figure = f.forest(many)
+    figure = forest(many)
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # first item at the top
 
 
 def test_curves_pass_through_their_ends_and_stay_small():
-    figure = f.roc(runs(1, n=60_000))
+    figure = roc(runs(1, n=60_000))
     line = figure.data[-1]
     assert (line.x[0], line.y[0], line.x[-1], line.y[-1]) == (0, 0, 1, 1) and len(line.x) <= 400
     assert np.all(np.diff(line.x) >= 0) and np.all(np.diff(line.y) >= 0)
-    pr = f.precision_recall(runs(1, n=60_000)).data[-1]
+    pr = precision_recall(runs(1, n=60_000)).data[-1]
     assert pr.x[-1] == 1 and min(pr.y) > 0
 
 
 def test_bands_are_wilsons():
-    low, high = f.wilson([3], [10])
+    low, high = wilson([3], [10])
     assert (low[0], high[0]) == pytest.approx((0.10779, 0.60322), abs=1e-4)
 
 
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(WorkbenchError, match="at least one run"):
-        f.roc([])
+        roc([])
     with pytest.raises(WorkbenchError, match="one class"):
-        f.roc([f.Scored("a", [1, 1], [0.1, 0.2])])
+        roc([Scored("a", [1, 1], [0.1, 0.2])])
     with pytest.raises(WorkbenchError, match="no probabilities"):
-        f.calibration([f.Scored("a", [0, 1], [-3, 4])])
+        calibration([Scored("a", [0, 1], [-3, 4])])
     with pytest.raises(WorkbenchError, match="slice"):
-        f.forest({})
+        forest({})
 
 
 def _linear(colour):
@@ -177,7 +180,7 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("theme", [f.LIGHT, f.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_colours_can_be_told_apart_and_read(theme):
     assert _contrast(theme.ink, theme.ground) > 7 and _contrast(theme.muted, theme.ground) > 4.5
     assert _contrast(theme.unsure, theme.ground) > 3
@@ -191,8 +194,8 @@ def test_colours_can_be_told_apart_and_read(theme):
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
 def test_a_browser_draws_it_without_a_network(tmp_path):
-    page = tmp_path / "roc.html"
-    page.write_text(f.page(f.roc(runs(name=EVIL + " {}"))))
+    path = tmp_path / "roc.html"
+    path.write_text(page(roc(runs(name=EVIL + " {}"))))
     shot = subprocess.run(
         [
             "chromium",
@@ -203,7 +206,7 @@ def test_a_browser_draws_it_without_a_network(tmp_path):
             f"--user-data-dir={tmp_path / 'profile'}",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             "--dump-dom",
-            str(page),
+            str(path),
         ],
         capture_output=True,
         text=True,
@@ -246,14 +249,14 @@ def test_the_figures_draw_the_bands_of_entities():
     card = np.arange(3000) // 30
     label = (np.random.default_rng(0).random(100) < 0.2)[card] * 1  # a card is fraud or is not
     score = 0.1 * alone.score + 0.9 * np.random.default_rng(1).random(100)[card]
-    whole = [f.Scored("a", label, score, e) for e in (card, None)]
-    for draw in (f.roc, f.precision_recall, f.gain, f.calibration):
+    whole = [Scored("a", label, score, e) for e in (card, None)]
+    for draw in (roc, precision_recall, gain, calibration):
         by_card, by_row = (draw([one]) for one in whole)
         assert "by entity" in by_card.layout.title.subtitle.text
         assert "independent" in by_row.layout.title.subtitle.text
         widths = []
         for figure in (by_card, by_row):
-            if draw is f.calibration:
+            if draw is calibration:
                 line = next(t for t in figure.data if t.error_y.array is not None)
                 widths.append(np.sum(line.error_y.array) + np.sum(line.error_y.arrayminus))
             else:

@@ -31,7 +31,8 @@ from mlworkbench.data.queries import sql
 from mlworkbench.desk import examining
 from mlworkbench.desk.backup import export_backup, import_backup
 from mlworkbench.desk.importing import import_workbench
-from mlworkbench.execution.record import close_run, list_runs, open_run
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.modelling.studies import list_studies, open_study
 from mlworkbench.registry.promotion import verify_audit
 

@@ -22,17 +22,12 @@ from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
-from mlworkbench.execution import forkserver, provisioner
-from mlworkbench.execution.provisioner import (
-    ForkProvisioner,
-    install_kernelspec,
-    status,
-    stop_server,
-)
+from mlworkbench.execution import forking
+from mlworkbench.execution.provisioner import ForkProvisioner, install_kernelspec
+from mlworkbench.execution.server_status import status, stop_server
+from mlworkbench.execution.servers import socket_folder
 
-pytestmark = pytest.mark.skipif(
-    bool(provisioner.available()), reason=provisioner.available() or "can fork"
-)
+pytestmark = pytest.mark.skipif(bool(forking.available()), reason=forking.available() or "can fork")
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +392,7 @@ LEAKS = {
     "folder": "os_chdir = os.chdir\nos.chdir = lambda to: None",
     "temporary": "tempfile.tempdir = '/tmp'\nisolation._own_environment = lambda env, cwd: (os.environ.clear(), os.environ.update(env), os.chdir(cwd))",
     "temporary files": "isolation.leave = os._exit",
-    "sockets": "forkserver._let_go = lambda link: None",
+    "sockets": "copying._let_go = lambda link: None",
     "open files": "kept = open(__file__)",
     "figures": "import matplotlib.pyplot as plt\nplt.figure()",
     "path": "sys.path.append('/left')",
@@ -413,7 +408,9 @@ def test_two_runs_in_a_row_share_nothing(place):
 def test_the_isolation_test_sees_a_server_that_leaks(place, monkeypatch, leak):
     if leak == "figures":
         pytest.importorskip("matplotlib")
-    begin = "import os, random, sys, tempfile\nfrom mlworkbench.execution import forkserver, isolation\n"
+    begin = (
+        "import os, random, sys, tempfile\nfrom mlworkbench.execution import copying, isolation\n"
+    )
     (place / "lib" / "leaky.py").write_text(begin + LEAKS[leak])
     monkeypatch.setenv("MLWORKBENCH_PRELOAD", "numpy,leaky")
     assert leak in findings(place)
@@ -704,7 +701,7 @@ def test_nothing_is_left_behind(place, torture):
         with pytest.raises(DeadKernelError):
             run("import os\nos._exit(0)")
     assert state() == before
-    sockets = list(forkserver.socket_folder().glob("*"))
+    sockets = list(socket_folder().glob("*"))
     assert len(sockets) == 2, "one socket and its log"
 
 
@@ -731,17 +728,17 @@ def test_a_function_in_a_fork(place):
     with open(place / "log", "w+") as log:
         env = {**os.environ, "MINE": "1"}
         assert (
-            provisioner.fork(
+            forking.fork(
                 "work:look", {"code": 5}, env=env, cwd=place, stdout=log, stderr=subprocess.STDOUT
             ).wait(30)
             == 5
         )
-        assert provisioner.fork("work:fail", env=env, stdout=log, stderr=log).wait(30) == 1
+        assert forking.fork("work:fail", env=env, stdout=log, stderr=log).wait(30) == 1
     said = (place / "log").read_text()
     assert said.startswith(f"{os.path.realpath(place)} 1 True\n") and said.endswith(
         "RuntimeError: no luck\n"
     )
-    staying = provisioner.fork("work:stay")
+    staying = forking.fork("work:stay")
     assert staying.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
         staying.wait(0.05)
@@ -751,5 +748,5 @@ def test_a_function_in_a_fork(place):
 
 def test_where_there_is_no_forking_a_function_is_refused(place, monkeypatch):
     monkeypatch.setenv("MLWORKBENCH_FORK", "0")
-    with pytest.raises(provisioner.NoFork, match="switched off"):
-        provisioner.fork("time:time")
+    with pytest.raises(forking.NoFork, match="switched off"):
+        forking.fork("time:time")

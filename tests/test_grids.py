@@ -30,7 +30,8 @@ from mlworkbench.execution.engine import tracked_run
 from mlworkbench.execution.fingerprints import code_beside, fingerprint
 from mlworkbench.execution.jobs import find_notebook
 from mlworkbench.execution.journal import log_read
-from mlworkbench.execution.record import Taken, close_run, list_runs, open_run, run_details
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.opening import Taken, close_run, open_run
 from mlworkbench.execution.workers import run_one
 
 
@@ -382,6 +383,9 @@ def test_a_changed_module_beside_the_notebook_makes_runs_anew(wb):
     [
         ("parts/rates.py", "from parts import rates"),
         ("parts/deep/rates.py", "import json, parts.deep.rates"),
+        ("parts/rates.py", "x = 1; import parts"),
+        ("parts/rates.py", "%%time\nfrom parts import rates"),
+        ("parts/rates.py", "!python -m parts.rates"),
         ("other.ipynb", "%run other.ipynb"),
         ("far/rates.py", "import near"),
     ],
@@ -392,7 +396,8 @@ def test_what_a_notebook_brings_in_from_beside_it_makes_runs_anew(wb, file, cell
     (wb.root / "near.py").write_text("from far import rates\n")
     (wb.root / "unused").mkdir()
     (wb.root / "unused" / "rates.py").write_text("x = 1\n")
-    job, counts = Path(notebook(wb, "n: int = 0", cell)), []
+    told = 'help = """\nimport unused\n"""'
+    job, counts = Path(notebook(wb, "n: int = 0", cell, told, "import unused as")), []
     for text in ("x = 1", "x = 2", "x = 2"):
         cells = [nbformat.v4.new_code_cell(text)]
         whole = nbformat.writes(nbformat.v4.new_notebook(cells=cells))

@@ -16,7 +16,7 @@ import pytest
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.desk.starting import init
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 EXE = Path(sys.executable).parent / "mlworkbench"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -84,7 +84,7 @@ def test_token_loopback_kernels_and_proxy(lab):
     assert ports <= {"127.0.0.1"}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     specs = json.load(opener.open(f"{base}/api/kernelspecs?token={token}", timeout=30))
-    from mlworkbench.execution.provisioner import available
+    from mlworkbench.execution.forking import available
 
     assert available() or "mlworkbench" in specs["kernelspecs"]
     assert end(process) == []

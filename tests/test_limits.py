@@ -14,18 +14,13 @@ from faults import mlworkbench, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
+from mlworkbench.execution.forking import available
 from mlworkbench.execution.jobs import prepare_job, run_job, run_prepared
 from mlworkbench.execution.journal import log_metric, log_params, log_text
 from mlworkbench.execution.limits import Watch, run_limits
-from mlworkbench.execution.provisioner import available
-from mlworkbench.execution.record import (
-    close_run,
-    get_run,
-    list_runs,
-    open_run,
-    read_run,
-    run_details,
-)
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.opening import close_run, open_run
+from mlworkbench.execution.record import get_run, read_run
 
 ROADS = [True] if available() else [True, False]
 MARK = "MLW_TEST_MARK"  # in the environment of whatever a test starts

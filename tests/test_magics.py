@@ -9,7 +9,8 @@ from mlworkbench.core.markup import Listing, escaped, html_table
 from mlworkbench.data.catalog import snapshots
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.queries import sql
-from mlworkbench.execution.record import Run, close_run, open_run
+from mlworkbench.execution.opening import close_run, open_run
+from mlworkbench.execution.record import Run
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "\"><svg onload=alert(1)>", "javascript:alert(1)",

@@ -7,7 +7,7 @@ from faults import mlworkbench
 import mlworkbench as mw
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.store import reading, runs
-from mlworkbench.execution.record import run_details
+from mlworkbench.execution.listing import run_details
 
 pytest.importorskip("mlflow", reason="MLflow's client is not installed")
 TUTORIAL = """import mlflow

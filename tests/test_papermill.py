@@ -10,7 +10,7 @@ import pytest
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.core.settings import open_workbench
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 META = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
 CELLS = (

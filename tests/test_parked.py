@@ -24,8 +24,8 @@ from mlworkbench.desk.commands import run_command
 from mlworkbench.desk.examining import doctor, mend
 from mlworkbench.execution import resuming
 from mlworkbench.execution.again import cancel_run, rerun, run_source
+from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.parked import read_parked
-from mlworkbench.execution.record import list_runs, run_details
 from mlworkbench.execution.resuming import parked_kernel
 
 COUNTED = "with open('count', 'a') as f:\n    print('executed', file=f)\n"

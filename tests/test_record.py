@@ -14,17 +14,12 @@ from faults import kill, mlworkbench, python, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.queries import sql
-from mlworkbench.execution import record
+from mlworkbench.execution import liveness, surroundings
 from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_params, log_text
-from mlworkbench.execution.record import (
-    close_run,
-    find_run,
-    get_run,
-    list_runs,
-    open_run,
-    run_details,
-    sweep,
-)
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.liveness import sweep
+from mlworkbench.execution.opening import close_run, open_run
+from mlworkbench.execution.record import find_run, get_run
 
 SLEEPER = """\
 import os, pathlib, time
@@ -112,9 +107,9 @@ def test_interrupted_run(wb, tmp_path, sent):
 
 
 def test_declared_dead_cannot_finish(wb):
-    code = "from mlworkbench.execution.record import open_run, close_run\nimport os, fcntl\n"
+    code = "from mlworkbench.execution.opening import open_run, close_run\nimport os, fcntl\n"
     code += "run = open_run('one', wb=wb)\n"
-    code += "from mlworkbench.execution import record; record._release(run.folder)  # as if it had been taken for dead\nprint(run.run, flush=True)\n"
+    code += "from mlworkbench.execution import liveness; liveness.release(run.folder)  # as if it had been taken for dead\nprint(run.run, flush=True)\n"
     code += "input()\nclose_run(run.run, 'finished', wb=wb)\n"
     process = python(
         wb.root,
@@ -147,7 +142,7 @@ def test_a_dead_run_takes_nothing_more(wb):
 
 
 def test_a_forked_child_does_not_keep_its_parents_run_alive(wb):
-    code = "import os, time\nfrom mlworkbench.execution.record import open_run\nrun = open_run('one', wb=wb)\n"
+    code = "import os, time\nfrom mlworkbench.execution.opening import open_run\nrun = open_run('one', wb=wb)\n"
     code += "child = os.fork()\nif child: print(run.run, child, flush=True); os._exit(0)\ntime.sleep(60)"
     process = python(wb.root, code, wait=False)
     run, child = process.stdout.readline().split()
@@ -330,7 +325,7 @@ def test_many_runs(wb, torture):
 
 
 def test_two_openers_get_two_runs(wb):
-    code = "from mlworkbench.execution.record import open_run, close_run\nfor i in range(10): close_run(open_run('r', wb=wb).run, 'finished', wb=wb)\nprint('done all')"
+    code = "from mlworkbench.execution.opening import open_run, close_run\nfor i in range(10): close_run(open_run('r', wb=wb).run, 'finished', wb=wb)\nprint('done all')"
     started = [python(wb.root, code, wait=False) for _ in range(3)]
     assert [p.communicate(timeout=120)[1] for p in started] == ["", "", ""]
     assert len({r.run for r in list_runs(wb=wb)}) == 30
@@ -341,7 +336,8 @@ def test_what_a_query_with_bound_values_reads_is_recorded(wb):
     from mlworkbench.core.current import open_runs
     from mlworkbench.data.commits import write_lake
     from mlworkbench.data.queries import sql
-    from mlworkbench.execution.record import close_run, open_run, run_details
+    from mlworkbench.execution.listing import run_details
+    from mlworkbench.execution.opening import close_run, open_run
 
     with write_lake("two tables", wb=wb) as write:
         write.con.execute(
@@ -365,7 +361,7 @@ def test_a_run_that_finishes_while_the_dead_are_counted_keeps_its_name(wb, monke
         close_run(run.run, "finished", wb=wb)
         return False
 
-    monkeypatch.setattr("mlworkbench.execution.record._lives", ends)
+    monkeypatch.setattr("mlworkbench.execution.liveness.lives", ends)
     assert sweep(wb) == []
     monkeypatch.undo()
     found = get_run(run.run, wb)
@@ -381,18 +377,18 @@ def test_a_run_that_logged_a_fact_of_ours_finishes(wb):
 
 def test_a_colleagues_lock_that_cannot_be_opened_counts_as_alive(wb, monkeypatch):
     run, forbidden = open_run("theirs", wb=wb), os.open
-    handles = dict(record._alive)
-    record._alive.clear()
+    handles = dict(liveness._alive)
+    liveness._alive.clear()
 
     def refuse(path, *how, **more):
         if str(path).endswith(".alive"):
             raise PermissionError(13, "Permission denied")
         return forbidden(path, *how, **more)
 
-    monkeypatch.setattr("mlworkbench.execution.record.os.open", refuse)
+    monkeypatch.setattr("mlworkbench.execution.liveness.os.open", refuse)
     assert sweep(wb) == [] and get_run(run.run, wb).state == "running"
     monkeypatch.undo()
-    record._alive.update(handles)
+    liveness._alive.update(handles)
     close_run(run.run, "finished", wb=wb)
 
 
@@ -402,8 +398,8 @@ def test_the_code_of_a_run_is_the_whole_repository(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
 
     def state():
-        record._code_state.cache_clear()
-        return record.code_state(tmp_path / "nbs")
+        surroundings._code_state.cache_clear()
+        return surroundings.code_state(tmp_path / "nbs")
 
     (tmp_path / "nbs").mkdir()
     (tmp_path / "helper.py").write_text("x = 1\n")
@@ -419,9 +415,9 @@ def test_the_code_of_a_run_is_the_whole_repository(tmp_path, monkeypatch):
     (tmp_path / "nbs" / "new.py").write_text("y = 1\n")
     found = state()
     assert found["dirty"] and "untracked: nbs/" in found["patch"] and not found["unknown"]
-    real = record._git
+    real = surroundings._git
     monkeypatch.setattr(
-        record, "_git", lambda f, e, *w: real(f, e, *w) if "rev-parse" in w else None
+        surroundings, "_git", lambda f, e, *w: real(f, e, *w) if "rev-parse" in w else None
     )
     assert state()["dirty"] and "in time" in state()["unknown"]
 

@@ -40,8 +40,8 @@ def trained(wb, name: str, noise: float) -> str:
 
     from mlworkbench.data.queries import sql
     from mlworkbench.execution.journal import log_metric, log_model
+    from mlworkbench.execution.opening import close_run, open_run
     from mlworkbench.execution.predictions import log_predictions
-    from mlworkbench.execution.record import close_run, open_run
 
     frame = sql("SELECT * FROM payments ORDER BY id", wb=wb).df()
     run = open_run(name, wb=wb)
@@ -69,7 +69,7 @@ def trained(wb, name: str, noise: float) -> str:
 @pytest.fixture(scope="module")
 def models_made(empty_workbench, tmp_path_factory):
     from mlworkbench.data.ingestion import ingest
-    from mlworkbench.execution.record import close_run, open_run
+    from mlworkbench.execution.opening import close_run, open_run
 
     root = tmp_path_factory.mktemp("registry") / "wb"
     shutil.copytree(empty_workbench, root)

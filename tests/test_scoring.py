@@ -11,7 +11,7 @@ from mlworkbench.data.commits import write_lake
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.queries import sql
 from mlworkbench.execution.journal import log_model
-from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.modelling.problems import describe_problem
 from mlworkbench.modelling.rows import rows_sql
 from mlworkbench.production import scoring

@@ -14,7 +14,8 @@ from mlworkbench.data.connections import lake_cursor
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.execution import sessions
 from mlworkbench.execution.jobs import run_job
-from mlworkbench.execution.record import get_run, list_runs, run_details
+from mlworkbench.execution.listing import list_runs, run_details
+from mlworkbench.execution.record import get_run
 from mlworkbench.execution.sessions import handle
 from mlworkbench.modelling.comparison import compare_runs
 from mlworkbench.registry.versions import register
@@ -86,7 +87,8 @@ def test_an_error_inside_with_is_the_runs_end(wb, kernel):
 @pytest.mark.parametrize("name", ["python3", "mlworkbench"])
 def test_the_kernels_end_closes_the_run(wb, name, tmp_path, monkeypatch):
     if name != "python3":
-        from mlworkbench.execution.provisioner import available, install_kernelspec
+        from mlworkbench.execution.forking import available
+        from mlworkbench.execution.provisioner import install_kernelspec
 
         if available():
             pytest.skip(available())

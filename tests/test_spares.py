@@ -13,9 +13,9 @@ from faults import python, until
 import mlworkbench as mw
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.settings import open_workbench
+from mlworkbench.execution.forking import available
 from mlworkbench.execution.jobs import run_job
-from mlworkbench.execution.provisioner import available
-from mlworkbench.execution.record import list_runs, run_details
+from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.spares import end_spares
 
 

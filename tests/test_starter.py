@@ -4,7 +4,7 @@ import nbformat
 from kernels import Kernel
 
 from mlworkbench.desk.starting import init
-from mlworkbench.execution.record import list_runs
+from mlworkbench.execution.listing import list_runs
 
 
 def test_the_starter_notebook_runs_in_a_fresh_workbench(tmp_path):

@@ -23,7 +23,8 @@ from mlworkbench.data.turns import lake_turn
 from mlworkbench.desk.backup import export_backup, import_backup
 from mlworkbench.desk.examining import doctor
 from mlworkbench.desk.importing import import_workbench
-from mlworkbench.execution.record import close_run, list_runs, open_run
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.modelling.tuning import open_study
 from mlworkbench.registry.promotion import approve, promote, verify_audit
 from mlworkbench.registry.versions import list_versions, load_model, register

@@ -13,7 +13,8 @@ import pytest
 from faults import killed_again_and_again, mlworkbench
 
 from mlworkbench.core.errors import UserError, WorkbenchError
-from mlworkbench.execution.record import get_run, list_runs
+from mlworkbench.execution.listing import list_runs
+from mlworkbench.execution.record import get_run
 from mlworkbench.modelling import studies
 from mlworkbench.modelling.trials import picking_optimism, tune_notebook
 
@@ -237,7 +238,7 @@ def test_the_dashboard_opens_the_storage(wb):
 
 
 def test_optimism_grows_with_the_number_of_equal_runs(wb):
-    from mlworkbench.execution.record import close_run, open_run
+    from mlworkbench.execution.opening import close_run, open_run
     from mlworkbench.modelling.evaluation import log_predictions
 
     rng, runs = np.random.default_rng(0), []

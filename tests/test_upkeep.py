@@ -18,7 +18,7 @@ from mlworkbench.data.connections import data_path
 from mlworkbench.data.history import diff, list_tags, tag
 from mlworkbench.data.queries import sql
 from mlworkbench.data.upkeep import compact, expire, referred_snapshots
-from mlworkbench.execution.record import close_run, open_run
+from mlworkbench.execution.opening import close_run, open_run
 
 
 @pytest.fixture(params=CATALOGS)

@@ -8,7 +8,7 @@ __all__ = [
     "executed_run",
     "present_run",
     "lend",
-    "surroundings",
+    "child_environment",
     "thread_share",
     "pinned_snapshot",
 ]
@@ -52,7 +52,7 @@ def lend(variables: Mapping[str, str]) -> Iterator[None]:
         _lent.reset(token)
 
 
-def surroundings() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The environment of what this thread begins: this process's, and what was lent."""
     return dict(os.environ) | _lent.get({})
 
@@ -74,5 +74,5 @@ def thread_share(threads: int) -> dict[str, str]:
 # %% ../../nbs/1_core/07_current.ipynb #ebf3c148
 def pinned_snapshot() -> int | None:
     """The snapshot as of which this process reads the lake; None for the newest."""
-    said = surroundings().get("MLWORKBENCH_AT", "")
+    said = child_environment().get("MLWORKBENCH_AT", "")
     return int(said) if said.isdigit() else None

@@ -101,7 +101,7 @@ def run(
     """
     from mlworkbench.execution.holder import run_parked
     from mlworkbench.execution.jobs import run_job
-    from mlworkbench.execution.record import run_details
+    from mlworkbench.execution.listing import run_details
 
     given = given_params(pairs, file)
     about |= {"wb": wb}
@@ -235,8 +235,9 @@ def runs(where: str, sort: str, wb: Any) -> tuple[Any, str]:
       mlworkbench runs --sort auc
       mlworkbench runs --where "experiment = 'payments' and depth > 4"
     """
+    from mlworkbench.execution.listing import list_runs
     from mlworkbench.execution.parked import state_text
-    from mlworkbench.execution.record import METRICS, list_runs
+    from mlworkbench.execution.record import METRICS
 
     found = list_runs(where, sort, wb)
     names = [n for n in METRICS if any(n in r.metrics for r in found)]
@@ -264,8 +265,9 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     """
     if code:
         return _code_text(run, wb)
+    from mlworkbench.execution.listing import run_details
     from mlworkbench.execution.parked import attempt_lines, state_text
-    from mlworkbench.execution.record import get_run, run_details
+    from mlworkbench.execution.record import get_run
 
     found, shown = run_details(run, wb), get_run(run, wb=wb)
     lines = [

@@ -36,8 +36,9 @@ from ..data.connections import data_path, lake_cursor
 from ..data.contracts import edited, find_contract
 from ..data.scratch import left_behind
 from ..data.turns import lake_turn, lock_holders, turn_holders
+from ..execution.liveness import sweep
 from ..execution.parked import state_text
-from ..execution.record import read_runs, sweep
+from ..execution.record import read_runs
 from ..execution.resuming import left_parked
 from ..registry.promotion import verify_audit
 

@@ -13,7 +13,8 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading
 from .views import ago, lasting, leading_metric, state_words
-from ..execution.record import Run, list_runs
+from ..execution.listing import list_runs
+from ..execution.record import Run
 
 
 # %% ../../nbs/7_desk/08_grid_views.ipynb #84fea0ae

@@ -37,7 +37,8 @@ from ..data.commits import verify_files, write_lake
 from ..data.connections import lake_cursor, quoted
 from ..data.history import list_tags
 from ..data.upkeep import referred_snapshots
-from ..execution.record import RUN_ID, sweep
+from ..execution.liveness import sweep
+from ..execution.record import RUN_ID
 from ..registry.promotion import verify_audit
 from ..registry.versions import MODEL_NAME
 

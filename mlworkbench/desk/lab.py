@@ -18,7 +18,9 @@ from urllib.parse import quote
 
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
-from ..execution.provisioner import available, install_kernelspec, stop_server
+from ..execution.forking import available
+from ..execution.provisioner import install_kernelspec
+from ..execution.server_status import stop_server
 
 
 # %% ../../nbs/7_desk/07_lab.ipynb #3075e583

@@ -178,7 +178,7 @@ def tune(
         Seen before a kernel started: a wrong parameter, table, target, metric or range.
     """
     from mlworkbench.execution.jobs import run_job
-    from mlworkbench.execution.record import run_details
+    from mlworkbench.execution.listing import run_details
     from mlworkbench.modelling.ranges import is_range
 
     if job != "tune":

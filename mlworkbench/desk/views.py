@@ -35,8 +35,9 @@ import sqlalchemy as sa
 from ..core.settings import Workbench, open_workbench
 from ..core.store import aliases, events, reading, requests, runs, versions
 from ..execution.limits import how_far
+from ..execution.liveness import sweep
 from ..execution.parked import state_text
-from ..execution.record import METRICS, Run, get_run, sweep
+from ..execution.record import METRICS, Run, get_run
 
 
 # %% ../../nbs/7_desk/07_views.ipynb #e9316bf3

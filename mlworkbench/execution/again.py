@@ -22,8 +22,9 @@ from ..data.connections import lake_cursor
 from .jobs import prepare_job, run_job, run_prepared
 from .journal import log_fact
 from .limits import CANCEL
+from .listing import run_details
 from .parameters import notebook_parameters, read_notebook
-from .record import Run, get_run, read_run, run_details
+from .record import Run, get_run, read_run
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #38ed1420
@@ -88,6 +89,7 @@ def run_source(run: "str | Run", wb: Workbench | None = None) -> dict:
     return code | {"cells": cells, "patch": patch.read_text() if patch.exists() else ""}
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #5d88ee40
 def _kept_source(run: Run) -> Path:
     """The file of the cells that ran."""
     for name in ("source.ipynb", "notebook.ipynb"):
@@ -101,6 +103,7 @@ def _kept_source(run: Run) -> Path:
     raise UserError(f"the cells of run {run.name} were not kept", "It was no notebook")
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #f9e7811e
 def given_values(run: Run) -> dict:
     """The parameters that a run was given (its record also has those that it logged itself)."""
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -182,6 +185,7 @@ class Reproduction:
         return f"{self.of.name} came out differently: {'; '.join(wrong[:3])}{tail}"
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #9d2b4c63
 def reproduce(
     run: "str | Run", wb: Workbench | None = None, progress: Progress = silent
 ) -> Reproduction:
@@ -228,12 +232,14 @@ def reproduce(
     return Reproduction(new, old, not metrics and not predictions, metrics, predictions, differed)
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #0253de2b
 def _as_then(threads: str | None, snapshot: int | None) -> dict[str, str]:
     """What tells a run the threads and the snapshot of another."""
     told = {"MLWORKBENCH_THREADS": threads, "OMP_NUM_THREADS": threads, "MLWORKBENCH_AT": snapshot}
     return {n: str(v) for n, v in told.items() if v is not None}
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #f3c9f807
 def _different_metrics(before: list[dict], after: list[dict]) -> list[str]:
     def keyed(rows: list[dict]) -> dict:
         return {(m["name"], m["split"], m["step"]): repr(m["value"]) for m in rows}
@@ -258,6 +264,7 @@ def _different_predictions(old: str, new: str, wb: Workbench) -> list[str]:
     return [f"{many:,} predictions on {split}" for split, many in rows]
 
 
+# %% ../../nbs/3_execution/12_again.ipynb #57f06981
 def _different_surroundings(before: dict, after: dict) -> dict[str, list[str]]:
     def changes(old: dict, new: dict, names: set) -> list[str]:
         return [

@@ -33,10 +33,11 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
-from ..core.current import surroundings
+from ..core.current import child_environment
 from ..core.errors import UserError, WorkbenchError
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
+from .forking import available
 from mlworkbench.execution.limits import (
     CANCEL,
     Stopped,
@@ -48,9 +49,10 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .mlflow_files import keep_logged, mlflow_environment
+from .opening import Replaced, close_run, open_run, settle_run
 from .parameters import cell_number, check_parameters, notebook_parameters
-from .provisioner import available, install_kernelspec
-from .record import Replaced, Run, close_run, open_run, settle_run
+from .provisioner import install_kernelspec
+from .record import Run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af
@@ -332,7 +334,7 @@ class WorkbenchEngine(NBClientEngine):
 def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
     """The environment of a run's kernel: what surrounds this thread, where the run is recorded, what is secret."""
     return (
-        surroundings()
+        child_environment()
         | mlflow_environment(run.folder)
         | {
             "MLWORKBENCH": str(wb.root),

@@ -7,6 +7,7 @@ __all__ = [
     "fingerprint",
     "mark_of",
     "code_cells",
+    "imported_names",
     "code_beside",
     "finished_twins",
     "await_twin",
@@ -14,6 +15,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/3_execution/04_fingerprints.ipynb #e0837df2
+import ast
 import contextlib
 import datetime as dt
 import hashlib
@@ -30,8 +32,10 @@ from ..core.settings import Workbench, shipped_folder
 from ..core.store import facts, now, reading, reads, runs
 from ..data.catalog import last_changes
 from ..data.commits import sha256
-from .parameters import read_notebook
-from .record import IS_FINGERPRINT, IS_PLACE, get_run, sweep
+from .liveness import sweep
+from .opening import IS_FINGERPRINT, IS_PLACE
+from .parameters import NOT_PYTHON, as_python, read_notebook
+from .record import get_run
 from .sources import sources_changed
 
 
@@ -55,6 +59,39 @@ def mark_of(cells: str, values: dict, packages: str, beside: dict) -> str:
 def code_cells(book: dict) -> list[str]:
     """The sources of a notebook's code cells."""
     return ["".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code"]
+
+
+# %% ../../nbs/3_execution/04_fingerprints.ipynb #cec8b0ab
+_BY_TEXT = (
+    *("import_module", "__import__", "run_module"),
+    *("run_line_magic", "run_cell_magic", "system", "getoutput"),  # what magics and ! become
+)
+
+
+def imported_names(code: str) -> set[str]:
+    """The first parts of the names that a piece of code imports; none where it is not Python.
+
+    Parameters
+    ----------
+    code : str
+        A cell or a module; lines for IPython may be among it.
+
+    Returns
+    -------
+    set of str
+        ``{"rates"}`` of ``from rates.weekly import mean``; for what is given as text each word of it.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(as_python(code))))
+    except NOT_PYTHON:
+        return set()
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) in _BY_TEXT:
+            texts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant)]
+            found.update(*(re.findall(r"\w+", t) for t in texts if isinstance(t, str)))
+    return {name.partition(".")[0] for name in found}
 
 
 # %% ../../nbs/3_execution/04_fingerprints.ipynb #ea613750
@@ -83,36 +120,33 @@ def _named_beside(path: Path, wb: Workbench) -> dict[str, str]:
     """Modules beside a notebook, packages that are imported, notebooks that are named: path to SHA-256."""
     place, kept = path.parent, wb.files.resolve() / "runs"
     found = {f.name: sha256(f) for f in sorted(place.glob("*.py"))}
-    text = "\n".join([*code_cells(read_notebook(path)), *(_text(place / name) for name in found)])
+    pieces = [*code_cells(read_notebook(path)), *(c for name in found for c in _code(place / name))]
     folders = [f for f in place.iterdir() if f.is_dir() and f.name.isidentifier()]
     others = [f for f in place.glob("*.ipynb") if f.name not in (path.name, "features.ipynb")]
     while True:  # what is found may name more
-        imported = [f for f in folders if _imports(text, f.name) and f.resolve() != kept]
+        likely = [p for p in pieces if any(f.name in p for f in folders)]  # few are worth a parse
+        names = set().union(*map(imported_names, likely))
+        imported = [f for f in folders if f.name in names and f.resolve() != kept]
         files = [m for f in imported for m in sorted(f.rglob("*.py"))]
-        files += [f for f in others if f.name in text]
+        files += [f for f in others if any(f.name in p for p in pieces)]
         if not files:
             return found
         folders = [f for f in folders if f not in imported]
         others = [f for f in others if f not in files]
+        codes = {f: _code(f) for f in files}
         found |= {
-            str(f.relative_to(place)): hashlib.sha256(_text(f).encode()).hexdigest() for f in files
+            str(f.relative_to(place)): hashlib.sha256("\n".join(code).encode()).hexdigest()
+            for f, code in codes.items()
         }
-        text = "\n".join(map(_text, files))
+        pieces = [piece for code in codes.values() for piece in code]
 
 
-def _imports(text: str, name: str) -> bool:
-    """Whether code imports a package of this name."""
-    return bool(
-        re.search(rf"^[ \t]*(from[ \t]+|import[ \t]+([^\n]*,[ \t]*)?){name}\b", text, re.MULTILINE)
-    )
-
-
-def _text(file: Path) -> str:
-    """The code in a file, as far as it is text; a notebook's as its cells have it, if it is one."""
+def _code(file: Path) -> list[str]:
+    """The code in a file, as far as it is text: a notebook's cells, if it is one, or the whole."""
     if file.suffix == ".ipynb":
         with contextlib.suppress(UserError):  # a name in a comment refuses no run
-            return "\n".join(code_cells(read_notebook(file)))
-    return file.read_text(encoding="utf-8", errors="replace")
+            return code_cells(read_notebook(file))
+    return [file.read_text(encoding="utf-8", errors="replace")]
 
 
 # %% ../../nbs/3_execution/04_fingerprints.ipynb #727d83f3

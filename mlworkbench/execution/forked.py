@@ -26,6 +26,7 @@ from ..core.settings import Workbench
 from .cells import DRAFT, whole_draft
 from .engine import failed_cell, kernel_environment
 from .fingerprints import code_cells
+from .forking import fork
 from .isolation import needed
 from mlworkbench.execution.limits import (
     Stopped,
@@ -37,7 +38,6 @@ from mlworkbench.execution.limits import (
     run_limits,
     write_over,
 )
-from .provisioner import fork
 from .record import Run
 from .redaction import redact, secret_values
 from .spares import nameless_files, take_spare

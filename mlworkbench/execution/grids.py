@@ -32,9 +32,10 @@ from .fingerprints import code_beside, code_cells, finished_twins, mark_of
 from .jobs import find_notebook, job_values, needs_no_wire
 from .limits import CANCEL, cell_at_work
 from .parameters import notebook_parameters, read_notebook
-from .record import installed_packages, new_id, read_run, read_runs
+from .record import new_id, read_run, read_runs
 from .redaction import redact_tree, secret_values
 from .spaces import expand_plan
+from .surroundings import installed_packages
 from .workers import run_one, start_worker
 
 

@@ -23,9 +23,9 @@ from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench, shipped_folder
 from .engine import choose_kernel, failed_cell, tracked_run
 from .forked import execute_forked
+from .forking import NoFork
 from .journal import log_fact
 from .parameters import check_parameters, notebook_parameters, read_notebook
-from .provisioner import NoFork
 from .record import Run, read_run
 
 

@@ -18,7 +18,8 @@ import yaml
 from ..core.settings import Workbench
 from ..core.store import writing
 from .journal import log_curve, log_fact, log_file
-from .record import Run, close_run, open_run, write_params
+from .opening import close_run, open_run
+from .record import Run, write_params
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/06_mlflow_files.ipynb #159fdf75

@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = [
+    "NOT_PYTHON",
     "Parameter",
+    "as_python",
     "read_parameters",
     "check_parameter",
     "check_parameters",
@@ -17,6 +19,7 @@ __all__ = [
 
 # %% ../../nbs/3_execution/03_parameters.ipynb #74e66b19
 import ast
+import contextlib
 import datetime as dt
 import json
 import math
@@ -111,6 +114,26 @@ def _constant(node: ast.expr) -> Any:
         return None
 
 
+# %% ../../nbs/3_execution/03_parameters.ipynb #8b4525fe
+NOT_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)  # all that `ast.parse` raises
+
+
+def as_python(cell: str) -> str:
+    """A cell's source as Python; where it has lines for IPython, with the calls that they become.
+
+    Raises
+    ------
+    SyntaxError, ValueError, MemoryError, RecursionError
+        IPython can make nothing of it (``NOT_PYTHON`` names all four).
+    """
+    with contextlib.suppress(SyntaxError):
+        ast.parse(cell)
+        return cell
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(cell)
+
+
 # %% ../../nbs/3_execution/03_parameters.ipynb #e8e00fae
 def read_parameters(source: str) -> list[Parameter]:
     """The parameters that a parameters cell declares.
@@ -130,8 +153,15 @@ def read_parameters(source: str) -> list[Parameter]:
     UserError
         The cell is not Python.
     """
-    source = _python(source)
-    tree = ast.parse(source)
+    try:
+        source = as_python(source)
+        tree = ast.parse(source)
+    except NOT_PYTHON as err:
+        line = f" in line {err.lineno}" if getattr(err, "lineno", None) else ""
+        said = getattr(err, "msg", None) or str(err) or "it is nested too deeply"
+        raise UserError(
+            f"the parameters cell has a syntax error{line}: {said}", "Mend the cell"
+        ) from err
     lines, found = source.encode().split(b"\n"), []  # places are counted in bytes
     for node in tree.body:
         target = (
@@ -157,25 +187,6 @@ def read_parameters(source: str) -> list[Parameter]:
             )
         )
     return found
-
-
-def _python(source: str) -> str:
-    """The cell as Python; where it has lines for IPython, with what IPython makes of them."""
-    try:
-        try:
-            ast.parse(source)
-        except SyntaxError:
-            from IPython.core.inputtransformer2 import TransformerManager
-
-            source = TransformerManager().transform_cell(source)
-            ast.parse(source)
-        return source
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as err:
-        line = f" in line {err.lineno}" if getattr(err, "lineno", None) else ""
-        said = getattr(err, "msg", None) or str(err) or "it is nested too deeply"
-        raise UserError(
-            f"the parameters cell has a syntax error{line}: {said}", "Mend the cell"
-        ) from err
 
 
 def _plain(value: Any) -> Any:

@@ -38,8 +38,9 @@ from ..core.store import events, facts, now, reading, runs, writing
 from .engine import failed_cell
 from .journal import log_file
 from .parameters import cell_number, read_notebook
-from .record import Run, keep_code, read_run
+from .record import Run, read_run
 from .redaction import redact
+from .surroundings import keep_code
 
 
 # %% ../../nbs/3_execution/09_parked.ipynb #406fa63b

@@ -35,13 +35,15 @@ from mlworkbench.execution.fingerprints import (
 )
 from .jobs import find_notebook, prepare_job, run_prepared, tracked_run
 from .journal import log_fact
+from .liveness import sweep
 from mlworkbench.execution.parameters import (
     check_parameters,
     notebook_parameters,
     read_notebook,
     read_values,
 )
-from .record import Run, Twin, find_run, installed_packages, read_run, sweep
+from .record import Run, Twin, find_run, read_run
+from .surroundings import installed_packages
 
 
 # %% ../../nbs/3_execution/13_pipelines.ipynb #bc95f28e

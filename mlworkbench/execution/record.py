@@ -4,77 +4,63 @@
 
 # %% auto #0
 __all__ = [
-    "STATES",
     "RUN_ID",
-    "IS_PLACE",
-    "IS_FINGERPRINT",
+    "STATES",
     "METRICS",
-    "Run",
     "new_id",
-    "code_state",
-    "environment",
-    "installed_packages",
-    "open_run",
-    "keep_code",
-    "Taken",
-    "Twin",
-    "Replaced",
+    "Run",
+    "param_row",
     "write_params",
-    "close_run",
-    "settle_run",
+    "load_runs",
     "read_run",
     "read_runs",
-    "sweep",
     "find_run",
     "get_run",
     "run_html",
-    "list_runs",
-    "run_details",
 ]
 
 # %% ../../nbs/3_execution/01_record.ipynb #96a6d087
 import contextlib
 import dataclasses
 import datetime as dt
-import fcntl
 import functools
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import re
 import secrets
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from ..core.current import surroundings
 from ..core.errors import UserError, WorkbenchError, nearest
-from ..core.folders import make_folder
-from ..core.markup import Html, Listing, cell_text, escaped, html_table, quiet
-from ..core.settings import Workbench, actor, open_workbench
-from mlworkbench.core.store import (
-    artifacts,
-    facts,
-    metrics,
-    now,
-    packages,
-    params,
-    reading,
-    reads,
-    runs,
-    writing,
-)
-from ..data.commits import sha256
-from .redaction import redact, redact_tree, secret_values
+from ..core.markup import Html, cell_text, escaped, html_table, quiet
+from ..core.settings import Workbench, open_workbench
+from ..core.store import facts, metrics, params, reading, runs
+from .liveness import sweep
+
+# %% ../../nbs/3_execution/01_record.ipynb #977d6d9a
+_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+RUN_ID = re.compile(f"[{_LETTERS}]{{10}}")
+
+
+def new_id(moment: float | None = None) -> str:
+    """A new id: seven letters of time (centiseconds since 2020), three at random.
+
+    Parameters
+    ----------
+    moment : float, optional
+        Seconds since the epoch; now when not given.
+    """
+    ticks = int(((moment or time.time()) - 1_577_836_800) * 100)
+    text = ""
+    for _ in range(7):
+        ticks, place = divmod(ticks, 32)
+        text = _LETTERS[place] + text
+    return text + "".join(secrets.choice(_LETTERS) for _ in range(3))
+
 
 # %% ../../nbs/3_execution/01_record.ipynb #4a0f3c2c
 STATES = ("queued", "running", "parked", "finished", "failed", "interrupted", "cancelled")
@@ -139,380 +125,9 @@ class Run:
         return run_html(self)
 
 
-# %% ../../nbs/3_execution/01_record.ipynb #977d6d9a
-_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
-RUN_ID = re.compile(f"[{_LETTERS}]{{10}}")
-
-
-def new_id(moment: float | None = None) -> str:
-    """A new id: seven letters of time (centiseconds since 2020), three at random.
-
-    Parameters
-    ----------
-    moment : float, optional
-        Seconds since the epoch; now when not given.
-    """
-    ticks = int(((moment or time.time()) - 1_577_836_800) * 100)
-    text = ""
-    for _ in range(7):
-        ticks, place = divmod(ticks, 32)
-        text = _LETTERS[place] + text
-    return text + "".join(secrets.choice(_LETTERS) for _ in range(3))
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #56f2fbcd
-_GIT_SECONDS = 8.0  # for all that is asked of git when a run opens
-_PATCH = 5_000_000  # characters of a patch that are kept
-
-
-def _git(folder: Path, end: float, *words: str) -> str | None:
-    """What git says; None when it cannot, or not until ``end`` (of the monotonic clock)."""
-    asked = ["git", "--no-optional-locks", "-C", str(folder), *words]
-    left = max(0.05, end - time.monotonic())
-    try:
-        done = subprocess.run(asked, capture_output=True, timeout=left)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
-
-
-def code_state(folder: Path) -> dict:
-    """The commit of a folder's repository, and what differs from it anywhere in it.
-
-    Returns
-    -------
-    dict
-        ``commit_id`` (None outside a repository), ``dirty`` (also when that is not known), ``patch``
-        (text; the names of untracked files stand before it), and ``unknown``: what of this could
-        not be found out, empty otherwise.
-    """
-    return dict(_code_state(folder, int(time.monotonic())))
-
-
-@functools.lru_cache(maxsize=8)
-def _code_state(folder: Path, second: int) -> dict:
-    """Ask git once a second at most: a grid opens a hundred runs in that time."""
-    end = time.monotonic() + _GIT_SECONDS
-    commit = (_git(folder, end, "rev-parse", "HEAD") or "").strip() or None
-    if commit is None:
-        return {"commit_id": None, "dirty": False, "patch": "", "unknown": ""}
-    status = _git(folder, end, "status", "--porcelain")
-    patch = _git(folder, end, "diff", "HEAD", "--no-ext-diff", "--no-relative")
-    unknown = "git did not say in time what differs" if status is None or patch is None else ""
-    patch = patch or ""
-    if len(patch) > _PATCH:
-        unknown, patch = f"only {_PATCH:,} of {len(patch):,} characters are kept", patch[:_PATCH]
-    names = [x[3:] for x in (status or "").splitlines() if x.startswith("??")]
-    patch = "".join(f"untracked: {n}\n" for n in names[:1000]) + patch
-    dirty = bool(unknown or (status or "").strip())
-    return {"commit_id": commit, "dirty": dirty, "patch": patch, "unknown": unknown}
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #c6cb4995
-def environment() -> dict[str, str]:
-    """Machine, interpreter and threads, as text."""
-    return {
-        "machine": platform.node(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "cores": str(os.cpu_count()),
-        "threads": surroundings().get("MLWORKBENCH_THREADS") or str(len(os.sched_getaffinity(0))),
-    }
-
-
-def installed_packages() -> dict[str, str]:
-    """Every installed distribution and its version."""
-    folders = tuple((p, os.stat(p).st_mtime_ns) for p in sys.path if os.path.isdir(p))
-    return dict(_installed(folders))
-
-
-@functools.lru_cache(maxsize=2)
-def _installed(folders: tuple) -> dict[str, str]:
-    """Look again only when a folder of packages has changed; the first of a name is what imports find."""
-    found: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        said = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-        about = dict(re.findall(r"^(Name|Version): *(\S+)", said.partition("\n\n")[0], re.M))
-        if "Name" in about:
-            found.setdefault(about["Name"], about.get("Version", ""))
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #ceaea846
-_alive: dict[str, int] = {}
-
-
-def _hold(folder: Path) -> None:
-    handle = os.open(folder / ".alive", os.O_RDWR | os.O_CREAT, 0o644)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _alive[str(folder)] = handle
-
-
-def _release(folder: Path) -> None:
-    if (handle := _alive.pop(str(folder), None)) is not None:
-        os.close(handle)
-
-
-def _lives(folder: Path) -> bool:
-    if str(folder) in _alive:
-        return True
-    try:
-        handle = os.open(folder / ".alive", os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    except PermissionError:
-        return True  # a colleague's, closed to us: only they can tell
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #87a5c703
-def _forget_inherited() -> None:
-    for handle in _alive.values():
-        with contextlib.suppress(OSError):
-            os.close(handle)
-    _alive.clear()
-
-
-os.register_at_fork(after_in_child=_forget_inherited)
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #569c8579
-def _one_line(name: str) -> str:
-    """A name as sentences and tables can hold it: one line that shows all that it has, and not a page."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    return plain if len(plain) <= 200 else plain[:199] + "…"
-
-
-def open_run(
-    name: str | None = None,
-    *,
-    experiment: str = "default",
-    kind: str = "job",
-    notebook: Path | None = None,
-    values: dict | None = None,
-    parent: str | None = None,
-    attempt: int = 1,
-    marks: dict[str, str] | None = None,
-    since: dt.datetime | None = None,
-    wb: Workbench | None = None,
-) -> Run:
-    """Record that a run has begun, and hold its lock.
-
-    Parameters
-    ----------
-    name : str, optional
-        For people; the notebook's name and a number when not given.
-    experiment : str
-        What it belongs with.
-    kind : str
-        ``job``, ``interactive`` or ``import``.
-    notebook : Path, optional
-        The source that is executed; its hash and its cells are kept.
-    values : dict, optional
-        Parameters.
-    parent : str, optional
-        The run that this one repeats or belongs to.
-    attempt : int
-        Which one it is, where a run is tried again.
-    marks : dict of str to str, optional
-        Facts to record with it.
-    since : datetime, optional
-        When somebody looked for a run with the fingerprint among the marks; nobody, when not given.
-    wb : Workbench, optional
-
-    Returns
-    -------
-    Run
-        In the state ``running``.
-
-    Raises
-    ------
-    Taken
-        Another run has finished in its place.
-    Twin
-        Another run with its fingerprint is at work, or has finished since then.
-    UserError
-        Another run goes on from the one that this would go on from.
-    """
-    wb = open_workbench(wb)
-    run, secrets = new_id(), secret_values(wb, values)
-    name = _one_line(redact(str(name), secrets)) if name else ""
-    folder = make_folder(wb.files / "runs" / run)
-    _hold(folder)
-    code, unknown = keep_code(notebook, folder, secrets, wb)
-    row = code | {"run": run, "kind": kind, "state": "running"}
-    row["experiment"] = _one_line(redact(str(experiment), secrets))
-    row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
-    known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
-    known |= {"code_differs": unknown} if unknown else {}
-    given = redact_tree(values or {}, secrets)
-    with _given_up(folder), writing(wb) as db:
-        if "place" in known:
-            _take_place(db, known["place"])
-        if since is not None:
-            _refuse_twin(db, known["fingerprint"], since)
-        if "resumed_from" in known:
-            _refuse_fork(db, known["resumed_from"])
-        row["name"] = name or _numbered(db, _one_line(notebook.stem) if notebook else kind)
-        db.execute(runs.insert(), row)
-        db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
-        db.execute(
-            packages.insert(),
-            [{"run": run, "package": k, "version": v} for k, v in installed_packages().items()],
-        )
-        if given:
-            db.execute(params.insert(), [_param(run, k, v) for k, v in given.items()])
-    made = {f.name: row[f.name] for f in dataclasses.fields(Run) if f.name in row}
-    written = {k: json.loads(json.dumps(v, default=str)) for k, v in given.items()}
-    return Run(**made, params=written, root=wb.root, files=wb.files)
-
-
-def keep_code(
-    notebook: Path | None, folder: Path, secrets: tuple[str, ...], wb: Workbench
-) -> tuple[dict, str]:
-    """Keep in a run's folder the code that it executes: cells, and what is not committed.
-
-    Parameters
-    ----------
-    notebook : Path or None
-    folder : Path
-        The run's.
-    secrets : tuple of str
-        What must not be written.
-    wb : Workbench
-
-    Returns
-    -------
-    (dict, str)
-        The columns of the run's row that say which code it is, and what of it could not be found out.
-    """
-    inside = notebook is not None and notebook.is_relative_to(wb.root)
-    state, patch = code_state(notebook.parent if inside else wb.root), folder / "uncommitted.patch"
-    patch.unlink(missing_ok=True)
-    if state["patch"]:
-        patch.write_text(redact(state["patch"], secrets), encoding="utf-8")
-    if notebook is not None:
-        _keep_source(notebook, folder, secrets)
-    code = {"commit_id": state["commit_id"], "dirty": state["dirty"]}
-    code |= {
-        "notebook": str(notebook) if notebook else None,
-        "notebook_sha256": sha256(notebook) if notebook else None,
-    }
-    return code, state["unknown"]
-
-
-def _keep_source(notebook: Path, folder: Path, secrets: tuple[str, ...]) -> None:
-    """Keep the cells that are executed, without outputs: what ``show --code`` and ``reproduce`` read."""
-    try:
-        found = json.loads(notebook.read_text(encoding="utf-8"))
-        for cell in found["cells"]:
-            if cell["cell_type"] == "code":
-                cell |= {"outputs": [], "execution_count": None}
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # what is no notebook is refused where it is executed
-    text = json.dumps(redact_tree(found, secrets), indent=1, ensure_ascii=False)
-    (folder / "source.ipynb").write_text(text + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _given_up(folder: Path) -> Iterator[None]:
-    """Take back the folder of a run that is not opened after all."""
-    try:
-        yield
-    except BaseException:
-        _release(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #a48e8010
-class Taken(WorkbenchError):
-    """The place of a run is taken: it has finished already."""
-
-    def __init__(self, run: str):
-        super().__init__(f"run {run} has finished in this place")
-        self.run = run
-
-
-class Twin(WorkbenchError):
-    """Another run with the same fingerprint is at work, or has finished since somebody looked."""
-
-    def __init__(self, run: str):
-        super().__init__(f"run {run} is the same")
-        self.run = run
-
-
-class Replaced(WorkbenchError):
-    """A run was declared dead by whoever took its place, and has nothing more to say."""
-
-
-_REPLACED = "another worker has taken its place"
-IS_PLACE, IS_FINGERPRINT = (sa.text(f"facts.name = '{n}'") for n in ("place", "fingerprint"))
-
-
-def _refuse_twin(db: sa.Connection, mark: str, since: dt.datetime) -> None:
-    """Refuse where a run with this fingerprint is at work, or has finished since a moment."""
-    fresh = (runs.c.state == "finished") & (runs.c.ended >= since)
-    same = sa.select(runs.c.run).join(facts, facts.c.run == runs.c.run)
-    same = same.where(IS_FINGERPRINT, facts.c.value == mark, fresh | (runs.c.state == "running"))
-    if (run := db.scalar(same.limit(1))) is not None:
-        raise Twin(run)
-
-
-def _refuse_fork(db: sa.Connection, before: str) -> None:
-    """Refuse where another run goes on from this one already."""
-    later = sa.select(runs.c.run, runs.c.name).join(facts, facts.c.run == runs.c.run)
-    later = later.where(runs.c.parent == before, facts.c.name == "resumed_from")
-    if (found := db.execute(later.limit(1)).first()) is not None:
-        hint = f"`mlworkbench show {found.run}` says how far it is"
-        raise UserError(f"run {before} was resumed already, as {found.name} ({found.run})", hint)
-
-
-def _take_place(db: sa.Connection, place: str) -> None:
-    """Declare dead whoever runs in a place; refuse when somebody has finished there."""
-    there = sa.select(runs.c.run, runs.c.state).join(facts, facts.c.run == runs.c.run)
-    there = db.execute(there.where(IS_PLACE, facts.c.value == place)).all()
-    for run, state in there:
-        if state == "finished":
-            raise Taken(run)
-    if left := [run for run, state in there if state == "running"]:
-        dead = runs.update().where(runs.c.run.in_(left))
-        db.execute(dead.values(state="interrupted", ended=now(), error=_REPLACED))
-        for run in left:
-            _give_back_number(db, run)
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #cd62d49d
-def _numbered(db: sa.Connection, stem: str) -> str:
-    """The next free name: one more than the highest number that a run of this stem has kept."""
-    like = stem.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "-%"
-    query = sa.select(runs.c.name).where(runs.c.name.like(like, escape="\\"))
-    longest = query.order_by(sa.func.length(runs.c.name).desc(), runs.c.name.desc())
-    with db.execute(longest) as rows:
-        found = (re.fullmatch(re.escape(stem) + r"-([1-9]\d{0,8})", name) for (name,) in rows)
-        return f"{stem}-{next((int(m[1]) for m in found if m), 0) + 1}"
-
-
-def _give_back_number(db: sa.Connection, run: str) -> None:
-    """Rename a run that did not finish, where its name was only a number."""
-    ours = sa.select(facts.c.run).where(facts.c.name == "numbered", facts.c.run == run)
-    name = db.scalar(sa.select(runs.c.name).where(runs.c.run == run))
-    if db.scalar(ours) is None or not re.search(r"-\d+$", name):
-        return
-    taken = set(db.scalars(sa.select(runs.c.name).where(runs.c.name.like("%-failed%"))))
-    free = (f"{name}-failed{n}" for n in ("", *(f"-{i}" for i in range(2, len(taken) + 3))))
-    new = next(n for n in free if n not in taken)
-    db.execute(runs.update().where(runs.c.run == run).values(name=new))
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #e0470c79
-def _param(run: str, name: str, value: Any) -> dict:
+# %% ../../nbs/3_execution/01_record.ipynb #57b1dded
+def param_row(run: str, name: str, value: Any) -> dict:
+    """A parameter as a row of ``work.params``."""
     text = json.dumps(value, default=str)
     return {"run": run, "name": name, "value": text, "type": type(value).__name__}
 
@@ -521,147 +136,10 @@ def write_params(db: sa.Connection, run: str, values: dict) -> None:
     """Write parameters of a run in the caller's transaction; a name given again replaces the value."""
     for name, value in values.items():
         db.execute(params.delete().where(params.c.run == run, params.c.name == name))
-        db.execute(params.insert(), _param(run, name, value))
+        db.execute(params.insert(), param_row(run, name, value))
 
 
-# %% ../../nbs/3_execution/01_record.ipynb #ad14d5d5
-def close_run(
-    run: str,
-    state: str,
-    error: str | None = None,
-    wb: Workbench | None = None,
-    marks: dict[str, str] | None = None,
-    files: dict[str, str] | None = None,
-) -> Run:
-    """Record how a run ended, release its lock, and read it.
-
-    Parameters and errors are those of ``settle_run``.
-    """
-    settle_run(run, state, error, wb, marks, files)
-    return read_run(run, wb)
-
-
-def settle_run(
-    run: str,
-    state: str,
-    error: str | None = None,
-    wb: Workbench | None = None,
-    marks: dict[str, str] | None = None,
-    files: dict[str, str] | None = None,
-) -> None:
-    """Record how a run ended, and release its lock.
-
-    Parameters
-    ----------
-    run : str
-    state : str
-        ``finished``, ``failed``, ``interrupted`` or ``cancelled``.
-    error : str, optional
-        What stopped it, in one line.
-    wb : Workbench, optional
-    marks : dict of str to str, optional
-        Facts to record with it.
-    files : dict of str to str, optional
-        Files of its folder to record, with their kinds.
-
-    Raises
-    ------
-    Replaced
-        Another worker has taken its place.
-    WorkbenchError
-        The run was closed already.
-    """
-    wb = open_workbench(wb)
-    error = error and redact(error, secret_values(wb))
-    with writing(wb) as db:
-        done = db.execute(
-            runs.update()
-            .where(runs.c.run == run, runs.c.state.in_(("running", "parked")))
-            .values(state=state, ended=sa.func.coalesce(runs.c.ended, now()), error=error)
-        )
-        if done.rowcount and state != "finished":
-            _give_back_number(db, run)
-        if done.rowcount and marks:
-            ours = facts.c.name.in_(list(marks))  # a notebook may have logged one of these names
-            db.execute(facts.delete().where(facts.c.run == run, ours))
-            db.execute(
-                facts.insert(), [{"run": run, "name": k, "value": v} for k, v in marks.items()]
-            )
-        if done.rowcount:
-            _note_files(db, run, wb.files / "runs" / run, files or {})
-    _release(wb.files / "runs" / run)
-    if not done.rowcount:
-        found = read_run(run, wb)
-        kind = Replaced if found.error == _REPLACED else WorkbenchError
-        raise kind(f"run {run} is already {found.state}", "Run it again")
-
-
-def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]) -> None:
-    """Record files of a run, with the hash of their bytes."""
-    there = {name: kind for name, kind in files.items() if (folder / name).exists()}
-    if there:
-        where = (artifacts.c.run == run) & artifacts.c.path.in_(list(there))
-        db.execute(artifacts.delete().where(where))
-        rows = [{"run": run, "path": name, "kind": kind} for name, kind in there.items()]
-        about = [
-            {"sha256": sha256(folder / n), "bytes": (folder / n).stat().st_size} for n in there
-        ]
-        db.execute(artifacts.insert(), [a | b for a, b in zip(rows, about, strict=True)])
-
-
-def read_run(run: str, wb: Workbench | None = None) -> Run:
-    """The newest picture of a run by its id, without looking after the dead first."""
-    return read_runs([run], wb)[0]
-
-
-def read_runs(ids: list[str], wb: Workbench | None = None) -> list[Run]:
-    """The newest pictures of many runs by their ids, in that order, in one look for 500."""
-    wb, found = open_workbench(wb), {}
-    for start in range(0, len(ids), 500):
-        found |= {r.run: r for r in _load(wb, ids[start : start + 500])}
-    return [found[run] for run in ids]
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #511197a7
-_OPEN = ("running", "queued", "parked")  # states in which a process holds a run
-
-
-def sweep(wb: Workbench | None = None) -> list[str]:
-    """Mark as interrupted what a dead process left running; every reader does this first.
-
-    Returns
-    -------
-    list of str
-        The runs that were found dead.
-    """
-    wb = open_workbench(wb)
-    if not (wb.files / "runs").is_dir():
-        return []  # a team's folder that is not to be reached from here says nothing about its runs
-    with reading(wb) as db:
-        open_ = db.scalars(sa.select(runs.c.run).where(runs.c.state.in_(_OPEN))).all()
-    dead = [run for run in open_ if not _lives(wb.files / "runs" / run)]
-    if dead:
-        with writing(wb) as db:
-            left = runs.c.run.in_(dead) & runs.c.state.in_(_OPEN)
-            why = "the process that ran it ended without a word"
-            parked = runs.c.state == "parked"  # it had failed, and says why
-            ended = runs.update().where(left)
-            ended = ended.values(
-                state=sa.case((parked, "failed"), else_="interrupted"),
-                ended=sa.func.coalesce(runs.c.ended, now()),
-                error=sa.case((parked, runs.c.error), else_=why),
-            )
-            dead = list(db.scalars(ended.returning(runs.c.run)))  # one may have finished meanwhile
-            for run in dead:
-                _give_back_number(db, run)
-    return dead
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #5b54abc2
-def _as_number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
-
-
+# %% ../../nbs/3_execution/01_record.ipynb #ed875e3c
 METRICS = {  # the field's words in the order in which they are shown, and whether more is better
     "auc": True,
     "average_precision": True,
@@ -680,40 +158,61 @@ def _order(metric: Any) -> tuple:
     return (place, metric.name, metric.step)
 
 
-def _load(wb: Workbench, where: Any = None) -> list[Run]:
-    def table(db: sa.Connection, source: sa.Table, *extra: Any) -> dict[str, list]:
-        query = sa.select(source).where(*extra)
-        found: dict[str, list] = {}
-        for row in db.execute(query if where is None else query.where(source.c.run.in_(where))):
-            found.setdefault(row.run, []).append(row)
-        return found
+def _as_number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+# %% ../../nbs/3_execution/01_record.ipynb #5b54abc2
+_COLUMNS = [f.name for f in dataclasses.fields(Run) if f.name in runs.c]
+_AT_ONCE = 500
+
+
+def load_runs(wb: Workbench, ids: list[str] | None = None) -> list[Run]:
+    """Pictures of all runs, or of those with these ids that there are; oldest first.
+
+    The dead are not looked after first: `get_run` and `list_runs` do that.
+    """
+    if ids is not None and len(ids) > _AT_ONCE:
+        parts = (ids[i : i + _AT_ONCE] for i in range(0, len(ids), _AT_ONCE))
+        found = [run for part in parts for run in load_runs(wb, part)]
+        return sorted(found, key=lambda r: (r.started, r.run))
+
+    def rows(of: sa.Table) -> sa.Select:
+        return sa.select(of) if ids is None else sa.select(of).where(of.c.run.in_(ids))
 
     with reading(wb) as db:
-        query = sa.select(runs).order_by(runs.c.started, runs.c.run)
-        rows = db.execute(query if where is None else query.where(runs.c.run.in_(where))).all()
-        values, scores = table(db, params), table(db, metrics, metrics.c.split == "test")
-    names = [
-        f.name
-        for f in dataclasses.fields(Run)
-        if f.name not in ("params", "metrics", "root", "files")
-    ]
+        found = db.execute(rows(runs).order_by(runs.c.started, runs.c.run)).all()
+        values = db.execute(rows(params)).all()
+        scores = db.execute(rows(metrics).where(metrics.c.split == "test")).all()
+    given: dict[str, dict] = {}
+    for p in values:
+        given.setdefault(p.run, {})[p.name] = json.loads(p.value)
+    measured: dict[str, dict] = {}
+    for m in sorted(scores, key=_order):
+        said = {n: _as_number(getattr(m, n)) for n in ("value", "low", "high")}
+        measured.setdefault(m.run, {})[m.name] = said
     return [
         Run(
-            **{n: getattr(row, n) for n in names},
-            params={p.name: json.loads(p.value) for p in values.get(row.run, [])},
-            metrics={
-                m.name: {
-                    "value": _as_number(m.value),
-                    "low": _as_number(m.low),
-                    "high": _as_number(m.high),
-                }
-                for m in sorted(scores.get(row.run, []), key=_order)
-            },
+            **{n: getattr(row, n) for n in _COLUMNS},
+            params=given.get(row.run, {}),
+            metrics=measured.get(row.run, {}),
             root=wb.root,
             files=wb.files,
         )
-        for row in rows
+        for row in found
     ]
+
+
+# %% ../../nbs/3_execution/01_record.ipynb #0f679cb4
+def read_run(run: str, wb: Workbench | None = None) -> Run:
+    """The newest picture of a run by its id, without looking after the dead first."""
+    return read_runs([run], wb)[0]
+
+
+def read_runs(ids: list[str], wb: Workbench | None = None) -> list[Run]:
+    """The newest pictures of many runs by their ids, in that order."""
+    found = {r.run: r for r in load_runs(open_workbench(wb), ids)}
+    return [found[run] for run in ids]
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #4f5bdee5
@@ -746,6 +245,7 @@ def find_run(text: "str | Run", wb: Workbench | None = None) -> str:
     )
 
 
+# %% ../../nbs/3_execution/01_record.ipynb #3a8ad4bc
 def _run_of_version(db: sa.Connection, text: str) -> str:
     from mlworkbench.core.store import aliases, versions
 
@@ -777,7 +277,7 @@ def get_run(run: "str | Run", wb: Workbench | None = None) -> Run:
     """
     wb = open_workbench(wb)
     sweep(wb)
-    return _load(wb, [find_run(run, wb)])[0]
+    return load_runs(wb, [find_run(run, wb)])[0]
 
 
 # %% ../../nbs/3_execution/01_record.ipynb #fc55844b
@@ -805,117 +305,3 @@ def _fact(run: Run, name: str, wb: Workbench) -> str | None:
     with reading(wb) as db:
         where = (facts.c.run == run.run) & (facts.c.name == name)
         return db.scalar(sa.select(facts.c.value).where(where))
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #254a8c2e
-def list_runs(where: str = "", sort: str = "", wb: Workbench | None = None) -> list[Run]:
-    """Runs, oldest first, or sorted by a metric, best first.
-
-    Parameters
-    ----------
-    where : str
-        A condition in SQL on the columns of ``work.runs`` and on the names of parameters and metrics.
-    sort : str
-        A metric, parameter or column; the largest first for a metric where more is better.
-    wb : Workbench, optional
-
-    Raises
-    ------
-    UserError
-        The condition is not SQL, or the name to sort by is not known.
-    """
-    wb = open_workbench(wb)
-    sweep(wb)
-    found = _load(wb, _matching(where, wb) if where else None)
-    if not sort:
-        return Listing(found)
-    columns = {"started", "name", "experiment", "state"}
-    known = {n for r in found for n in (*r.metrics, *r.params)} | columns
-    if found and sort not in known:
-        raise UserError(f"no run has '{sort}' to sort by", nearest(sort, known))
-    down = METRICS.get(sort, sort not in columns)
-
-    def place(run: Run) -> tuple:
-        value = run.metrics.get(sort, {}).get(
-            "value", run.params.get(sort, getattr(run, sort, None))
-        )
-        if isinstance(value, int | float):
-            return (0, -value if down else value, "")
-        return (1, 0, str(value)) if value is not None else (2, 0, "")
-
-    return Listing(sorted(found, key=place))
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #5c2f438d
-def _matching(where: str, wb: Workbench) -> list[str]:
-    from mlworkbench.data.connections import quoted
-    from mlworkbench.data.queries import sql
-
-    with reading(wb) as db:
-        kinds: dict[str, set] = {}
-        for row in db.execute(sa.select(params.c.name, params.c.type).distinct()):
-            kinds.setdefault(row.name, set()).add(row.type)
-        scores = db.scalars(
-            sa.select(metrics.c.name).where(metrics.c.split == "test").distinct()
-        ).all()
-    text = re.sub(r"'(?:[^']|'')*'", "", where)
-    mine = [n for n in dict.fromkeys([*kinds, *scores]) if re.search(rf"\b{re.escape(n)}\b", text)]
-    joins, columns = [], []
-    for i, name in enumerate(mine):
-        literal = "'" + name.replace("'", "''") + "'"
-        if name in scores:
-            joins.append(
-                f"LEFT JOIN work.metrics j{i} ON j{i}.run = r.run AND j{i}.name = {literal} AND j{i}.split = 'test'"
-            )
-            columns.append(f"j{i}.value AS {quoted(name)}")
-        else:
-            joins.append(
-                f"LEFT JOIN work.params j{i} ON j{i}.run = r.run AND j{i}.name = {literal}"
-            )
-            plain = f"trim(j{i}.value, '\"')"
-            number = kinds[name] <= {"int", "float", "NoneType"}
-            columns.append(
-                f"{f'try_cast({plain} AS DOUBLE)' if number else plain} AS {quoted(name)}"
-            )
-    kept = (
-        "SELECT * FROM work.runs"
-        if not mine
-        else f"SELECT r.*, {', '.join(columns)} FROM work.runs r {' '.join(joins)}"
-    )
-    return [r[0] for r in sql(f"SELECT run FROM ({kept}) WHERE {where}", wb=wb).fetchall()]
-
-
-# %% ../../nbs/3_execution/01_record.ipynb #d20b8dd2
-def run_details(run: "str | Run", wb: Workbench | None = None) -> dict:
-    """Everything recorded of a run: `show` prints this.
-
-    Returns
-    -------
-    dict
-        The keys of a run, and ``snapshots`` (table to snapshot), ``code``, ``packages``, ``facts``,
-        ``started``, ``seconds``, ``files``, ``error``, ``all_metrics``.
-    """
-    wb = open_workbench(wb)
-    found = get_run(run, wb=wb)
-    with reading(wb) as db:
-
-        def rows(table: sa.Table) -> list:
-            return db.execute(sa.select(table).where(table.c.run == found.run)).mappings().all()
-
-        row = rows(runs)[0]
-        answer = found.as_json() | {
-            "kind": found.kind,
-            "actor": found.actor,
-            "snapshots": {r["table_name"]: r["snapshot"] for r in rows(reads)},
-            "code": {k: row[k] for k in ("notebook", "notebook_sha256", "commit_id", "dirty")},
-            "packages": {r["package"]: r["version"] for r in rows(packages)},
-            "facts": {r["name"]: r["value"] for r in rows(facts)},
-            "started": found.started,
-            "seconds": ((found.ended or now()) - found.started).total_seconds(),
-            "files": [
-                {k: r[k] for k in ("path", "kind", "sha256", "bytes")} for r in rows(artifacts)
-            ],
-            "error": found.error,
-            "all_metrics": [{k: v for k, v in r.items() if k != "run"} for r in rows(metrics)],
-        }
-    return answer

@@ -23,8 +23,9 @@ from ..core.store import facts, reading, runs
 from .again import given_values
 from .holder import hear_out, run_parked
 from .jobs import run_job
+from .listing import run_details
 from .parked import Parked, read_parked, resumed_as, resumed_since
-from .record import Run, get_run, run_details
+from .record import Run, get_run
 
 
 # %% ../../nbs/3_execution/13_resuming.ipynb #0c70187f

@@ -37,13 +37,9 @@ from ..data.connections import lake_cursor
 from .jobs import run_job
 from .journal import current_run, log_fact, log_file
 from .limits import replace_file
-from mlworkbench.execution.record import (
-    Run,
-    close_run,
-    get_run,
-    open_run,
-    run_details,
-)
+from .listing import run_details
+from .opening import close_run, open_run
+from .record import Run, get_run
 from .redaction import redact_tree, secret_values
 
 

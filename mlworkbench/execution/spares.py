@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from . import isolation
-from .forkserver import import_environment, server_environment
 from .limits import process_tree
+from .servers import import_environment, server_environment
 
 
 # %% ../../nbs/3_execution/06_spares.ipynb #796f8832

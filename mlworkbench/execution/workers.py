@@ -24,7 +24,7 @@ from ..core.settings import Workbench, open_workbench
 from .fingerprints import await_place, await_twin
 from .jobs import run_prepared
 from .limits import Stopped
-from .record import Replaced, Taken, Twin
+from .opening import Replaced, Taken, Twin
 
 
 # %% ../../nbs/3_execution/10_workers.ipynb #e2863de0
@@ -145,7 +145,7 @@ def cores(many: int, of: int, stop: threading.Event | None = None) -> Iterator[N
     """
     import fcntl
 
-    from mlworkbench.execution.forkserver import socket_folder
+    from mlworkbench.execution.servers import socket_folder
 
     held: list[int] = []
     places = range(of)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -230,15 +231,22 @@ class Prepared:
     columns: tuple
     top: float = 0.0
 
+    @cached_property
+    def laid(self) -> tuple:
+        """As compiled code takes it: the rankings with their ties, and the columns end to end."""
+        return self.unit, self.code, self.base, *_edges(self.code), *_packed(self.columns)
+
 
 def sorted_once(label, score, of, weight) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return unit, code and base weight in the order of falling scores."""
     order = np.argsort(-score)
-    ends = np.append(np.diff(score[order]) != 0, True)
+    falling = score[order]
+    ends = np.append(falling[1:] != falling[:-1], True)
     if not ends.all():  # positives first among ties; without ties any order will do, and is faster
         order = np.lexsort((1 - 1.0 * label, -score))
-    code = label[order].astype(np.uint8) + 2 * ends.astype(np.uint8)
-    return of[order].astype(np.int32), code, weight[order]
+    code = label.astype(np.uint8)[order] + 2 * ends.view(np.uint8)
+    even = weight.min() == weight.max()  # in any order the same
+    return of.astype(np.int32, copy=False)[order], code, weight if even else weight[order]
 
 
 def positive_ties(code: np.ndarray) -> np.ndarray:
@@ -254,7 +262,10 @@ def positive_ties(code: np.ndarray) -> np.ndarray:
     ndarray of int, shape (ties, 3)
         Where each starts, where its positives end, and where it ends.
     """
-    at, ends = np.flatnonzero(code & 1), np.flatnonzero(code & 2) + 1
+    at = np.flatnonzero((code & 1).view(bool))
+    if (code[at] > 1).all():  # each positive has a score of its own
+        return np.column_stack([at, at + 1, at + 1])
+    ends = np.flatnonzero(code > 1) + 1
     own = np.searchsorted(ends, at, side="right")
     first = np.flatnonzero(np.diff(own, prepend=-1))
     many = np.diff(first, append=len(at))
@@ -276,14 +287,14 @@ def _packed(columns: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay columns end to end: places, values, and where each column's begin and end."""
     index, value, at = [], [], []
     for column in columns:
-        filled = np.flatnonzero(column)
+        filled, none = column != 0, np.empty(0, np.int64)
         if (column == 1).all():
-            places, values = filled[:0], column[:0]
-        elif len(filled) <= len(column) // 3:
-            places = filled if len(filled) else np.zeros(1, np.int64)
+            places, values = none, column[:0]
+        elif np.count_nonzero(filled) <= len(column) // 3:
+            places = np.flatnonzero(filled) if filled.any() else np.zeros(1, np.int64)
             values = column[places]
         else:
-            places, values = filled[:0], column
+            places, values = none, column
         before = [sum(map(len, index)), sum(map(len, value))]
         at.append([before[0], before[0] + len(places), before[1], before[1] + len(values)])
         index.append(places.astype(np.int32))
@@ -372,20 +383,20 @@ def _replicate_large(made, resamples, seed, threads, progress) -> tuple[np.ndarr
     sums = np.empty((max(1, resamples), len(made.columns)))
     key = _mix(np.array([seed], dtype=np.uint64))[0]
     kind, zero = (np.float64, 0.0) if made.base.size else (np.uint8, np.int64(0))
-    rows = made.unit, made.code, made.base, *_edges(made.code), *_packed(made.columns)
     step = max(1, min(25, resamples // threads))
 
     def part(at: int) -> None:
         weight, of = np.empty(made.unit.shape[1], kind), slice(at, at + step)
-        more = *rows, weight, zero, made.top, ranks[of], sums[of]
+        more = *made.laid, weight, zero, made.top, ranks[of], sums[of]
         _resample(key, at, _COUNTS, made.units, *more)
 
     if resamples == 0:
         weight = np.empty(made.unit.shape[1], kind)
         every = np.ones(made.units, np.uint8)
-        _under(every, *rows, weight, zero, made.top, ranks[0], sums[0])
+        _under(every, *made.laid, weight, zero, made.top, ranks[0], sums[0])
         return ranks, sums
 
+    made.laid  # noqa: B018  once, before the threads ask for it
     with ThreadPoolExecutor(threads) as pool:
         for done, _ in enumerate(pool.map(part, range(0, resamples, step)), 1):
             if progress is not None:

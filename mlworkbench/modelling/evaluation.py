@@ -38,16 +38,11 @@ from mlworkbench.execution.journal import (
 )
 from ..execution.predictions import log_predictions as keep_predictions
 from ..execution.record import Run, get_run
+from .curves import Scored, precision_recall, roc
 from .datasets import Dataset
-from mlworkbench.modelling.figures import (
-    Scored,
-    calibration,
-    precision_recall,
-    roc,
-    score_histogram,
-)
 from .leaks import leaking_features
 from .ledger import look_at_test
+from .probability_figures import calibration, score_histogram
 from .problems import Problem
 from .resampling import Interval, how_sure, intervals
 from .style import template

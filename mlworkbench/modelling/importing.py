@@ -15,8 +15,9 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..data.connections import lake_cursor
 from ..execution.journal import log_fact
+from ..execution.opening import close_run, open_run
 from ..execution.predictions import prediction_frame
-from ..execution.record import Run, close_run, get_run, open_run
+from ..execution.record import Run, get_run
 from .evaluation import log_predictions, plain_task
 from .metrics import checked
 

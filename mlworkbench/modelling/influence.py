@@ -36,30 +36,41 @@ def freedom(influence) -> float:
 
 
 # %% ../../nbs/4_modelling/03_influence.ipynb #fe686dff
-def rank_influence(code: np.ndarray, weight: np.ndarray, share: float = 0.0) -> np.ndarray:
-    """How far each row moves AUC, average precision and the precision at the top.
+def rank_influence(
+    unit: np.ndarray, code: np.ndarray, weight: np.ndarray, units: int, share: float = 0.0
+) -> np.ndarray:
+    """How far each unit moves AUC, average precision and the precision at the top.
 
     Parameters
     ----------
-    code : ndarray, shape (n,)
-        By falling score: label, plus 2 where a tie ends; as ``draws.sorted_once`` gives it.
-    weight : ndarray, shape (n,)
-        In the same order.
+    unit, code, weight : ndarray, shape (n,)
+        By falling score: whose row it is; label, plus 2 where a tie ends; the row's weight. As
+        ``draws.sorted_once`` gives them.
+    units : int
+        How many there are; each has a row.
     share : float
         The share of the weight that is the top; 0: none.
 
     Returns
     -------
-    ndarray, shape (3, n)
+    ndarray, shape (3, units)
         Each adds up to 0.
     """
     bounds = np.r_[0, positive_ties(code).ravel(), len(code)]
     seen = np.append(0.0, np.cumsum(weight))
-    blocks = _block_influence(np.diff(seen[bounds]))
-    found = np.empty((3, len(code)))
-    for row, values in zip(found, blocks, strict=False):
-        np.multiply(weight, np.repeat(values, np.diff(bounds)), out=row)
-    found[2] = _top_influence(code, weight, seen, share * seen[-1])
+    values = _block_influence(np.diff(seen[bounds]))
+    block = np.repeat(np.arange(len(bounds) - 1, dtype=np.int32), np.diff(bounds))
+    found = np.empty((3, units))
+    if len(code) == units:  # each row is a unit of its own
+        of, held = np.empty(units, np.int32), np.empty(units)
+        of[unit], held[unit] = block, weight
+        for row, each in zip(found, values, strict=False):
+            np.multiply(held, each[of], out=row)
+    else:
+        for row, each in zip(found, values, strict=False):
+            row[:] = np.bincount(unit, weight * each[block], minlength=units)
+    top = _top_influence(code, weight, seen, share * seen[-1])
+    found[2] = np.bincount(unit[: len(top)], top, minlength=units)
     return found
 
 
@@ -90,23 +101,26 @@ def _block_influence(held: np.ndarray) -> np.ndarray:
 
 
 def _top_influence(code, weight, seen, room: float) -> np.ndarray:
-    """Return how far rows move the precision of the first `room` of the weight."""
-    found = np.zeros(len(code))
+    """Return how far the first rows move the precision of the first `room` of the weight."""
     if not room > 0:
-        return found
+        return np.empty(0)
     inside = min(int(np.searchsorted(seen, room)), len(code))  # the border is in its last row's tie
     start = np.flatnonzero(np.append(2, code[: inside - 1]) & 2)[-1]
     end = inside + int(np.argmax(code[inside - 1 :] & 2 > 0))
     taken = weight[:end].copy()
     taken[start:] *= min(1.0, (room - seen[start]) / max(seen[end] - seen[start], 1e-300))
     y = (code[:end] & 1).astype(float)
-    found[:end] = taken * (y - (taken @ y) / room) / room
-    return found
+    return taken * (y - (taken @ y) / room) / room
 
 
 # %% ../../nbs/4_modelling/03_influence.ipynb #872f4618
 def chain_influence(
-    value: Callable, ranks: np.ndarray, sums: Mapping, columns: Mapping, moved: Callable
+    value: Callable,
+    ranks: np.ndarray,
+    sums: Mapping,
+    columns: Mapping,
+    reach: Mapping,
+    moved: Callable,
 ) -> np.ndarray:
     """How far each unit moves a metric.
 
@@ -119,6 +133,8 @@ def chain_influence(
         Both on the rows themselves.
     columns : mapping of str to ndarray of shape (units,)
         What each sum adds up.
+    reach : mapping of str to float
+        The sum of each column's sizes, which says how small a small step is.
     moved : callable
         From the place of a ranking to how far units move its metrics, shape (3, units).
 
@@ -128,14 +144,14 @@ def chain_influence(
     """
     names, many = list(sums), ranks[0].size
     at = np.concatenate([ranks.ravel(), *(sums[n] for n in names)])
-    reach = np.array([1.0] * many + [float(np.abs(columns[n]).sum()) for n in names])
-    step = np.diag(1e-6 * reach)
+    far = np.array([1.0] * many + [reach[n] for n in names])
+    step = np.diag(1e-6 * far)
     found = []
     for points in (at + step, at - step):
         apart = points[:, :many].reshape(len(at), *ranks.shape[1:])
         found.append(value(apart, dict(zip(names, points[:, many:].T, strict=True))))
     change = np.nan_to_num(found[0] - found[1])
-    slopes = np.divide(change, 2e-6 * reach, out=np.zeros(len(at)), where=reach > 0)
+    slopes = np.divide(change, 2e-6 * far, out=np.zeros(len(at)), where=far > 0)
     total = np.zeros(len(next(iter(columns.values()))))
     for slope, (ranking, metric) in zip(slopes, np.ndindex(ranks.shape[1:]), strict=False):
         if slope:

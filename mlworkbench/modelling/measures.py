@@ -48,17 +48,21 @@ class Measures:
     wanted: Callable[[str], bool]
     rankings: list
     columns: dict
+    reach: dict
     found: list
     flat: bool = True
     share: float = 0.0  # of the weight that is the top
     moved: dict = field(default_factory=dict)  # how far units move each ranking and metric
 
-    def column(self, name: str, values) -> np.ndarray:
-        """Keep a weighted column, added up by unit."""
+    def by_unit(self, values) -> np.ndarray:
+        """Weigh values of rows, and add them up by unit."""
         values = self.rows.weight * values
-        if not self.plain:
-            values = np.bincount(self.of, values, minlength=self.units)
-        self.columns[name] = values
+        return values if self.plain else np.bincount(self.of, values, minlength=self.units)
+
+    def column(self, name: str, values) -> np.ndarray:
+        """Keep values by unit, and how large they are together."""
+        self.columns[name] = values = self.by_unit(values)
+        self.reach[name] = float(np.abs(values).sum())
         return values
 
     def mean(self, name: str, link: str, values) -> None:
@@ -84,19 +88,12 @@ def unit_influence(model: Measures, statistic: Statistic, ranks, sums) -> np.nda
 
     def moved(place: int) -> np.ndarray:
         if place not in model.moved:
-            unit, code, weight = model.rankings[place]
-            by_row, by_unit = rank_influence(code, weight, model.share), np.zeros((3, model.units))
-            for total, each in zip(by_unit, by_row, strict=True):
-                if model.plain:
-                    total[unit] = each
-                else:
-                    total += np.bincount(unit, each, minlength=model.units)
-            model.moved[place] = by_unit
+            model.moved[place] = rank_influence(*model.rankings[place], model.units, model.share)
         return model.moved[place]
 
     if statistic.name not in model.moved:
-        found = chain_influence(statistic.value, ranks, sums, model.columns, moved)
-        model.moved[statistic.name] = found
+        parts = ranks, sums, model.columns, model.reach, moved
+        model.moved[statistic.name] = chain_influence(statistic.value, *parts)
     return model.moved[statistic.name]
 
 
@@ -172,10 +169,11 @@ def _money(model: Measures, threshold: float, missed, alarm: float) -> None:
     positive = rows.label == 1
     dear = float(np.mean(np.broadcast_to(missed, len(stopped))[positive])) >= alarm
     wrong = (positive & ~stopped) if dear else (~positive & stopped)
-    by_unit = np.bincount(model.of, rows.weight * wrong, minlength=model.units)
     total, said = float(rows.weight.sum()), "that were missed" if dear else "stopped in vain"
     value = lambda r, s: total * _share(s["cost"], s["weight"])  # noqa: E731
-    model.found.append(Statistic("cost", "log", value, model.many(by_unit), f"{model.word} {said}"))
+    model.found.append(
+        Statistic("cost", "log", value, model.many(model.by_unit(wrong)), f"{model.word} {said}")
+    )
 
 
 def _at_threshold(model: Measures, stopped: np.ndarray, by: str) -> None:
@@ -294,7 +292,7 @@ def prepare_models(
         rows = checked(task, label, score, weight, classes)
         flat = bool((rows.weight == rows.weight[0]).all())
         units = units or drawn_units(entity, len(rows.label))
-        model = Measures(rows, *units, wanted, [], {}, [], flat, top / len(rows.label))
+        model = Measures(rows, *units, wanted, [], {}, {}, [], flat, top / len(rows.label))
         model.column("weight", np.ones(len(rows.label)))
         if task == "binary":
             if not 0 < (rows.label * rows.weight).sum() < rows.weight.sum():
@@ -321,13 +319,12 @@ def _side_by_side(models: list[Measures], top: float) -> Prepared:
             columns[(0 if name in ("weight", "positive") else i, name)] = values
     rankings = [r for model in models for r in model.rankings]
     rows, n = models[0].rows, len(models[0].rows.label)
-    stack = [np.array([r[j] for r in rankings]) for j in range(3)] if rankings else None
-    flat = stack is None or bool((rows.weight == 1).all())
+    weighted = bool(rankings) and not (rows.weight == 1).all()
     return Prepared(
         models[0].units,
-        stack[0] if rankings else np.empty((0, n), np.int32),
-        stack[1] if rankings else np.empty((0, n), np.uint8),
-        np.empty((0, 0)) if flat else stack[2],
+        np.array([r[0] for r in rankings], np.int32).reshape(-1, n),
+        np.array([r[1] for r in rankings], np.uint8).reshape(-1, n),
+        np.array([r[2] for r in rankings]) if weighted else np.empty((0, 0)),
         tuple(columns.values()),
         top,
     )

@@ -25,7 +25,8 @@ from ..core.errors import UserError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
-from ..execution.record import METRICS, Run, get_run, list_runs
+from ..execution.listing import list_runs
+from ..execution.record import METRICS, Run, get_run
 from .metrics import metric_table
 from .resampling import Difference, how_sure, replicas, standard_error
 from .sharing import SharedRows, shared_rows

@@ -31,8 +31,8 @@ from mlworkbench.modelling.explanation import (
 )
 from .explanation_figures import dependence_figure, shap_figure
 from .fairness import CLAIMED, group_fairness
-from .figures import learning_curve
 from .leaks import both_sides, changed_later, too_good
+from .learning import learning_curve
 from .recalibration import own_chances
 from .report_figures import drift_figure, interval_rows
 from .reporting import Section

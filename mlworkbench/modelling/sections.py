@@ -19,16 +19,9 @@ import pandas as pd
 
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench
+from .curves import Scored, gain, precision_recall, roc
 from .evaluation import multi_figures
 from .evidence import Evidence, measured
-from mlworkbench.modelling.figures import (
-    Scored,
-    calibration,
-    gain,
-    precision_recall,
-    roc,
-    score_histogram,
-)
 from .ledger import Looks
 from .metrics import metric_table
 from mlworkbench.modelling.money import (
@@ -39,6 +32,7 @@ from mlworkbench.modelling.money import (
     declared_costs,
     review_curve,
 )
+from .probability_figures import calibration, score_histogram
 from .recalibration import calibration_error, fit_recalibrator
 from mlworkbench.modelling.report_figures import (
     cost_figure,

@@ -27,7 +27,7 @@ from plotly.subplots import make_subplots
 from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from .comparison import Comparison
-from .figures import Scored
+from .curves import Scored
 from .resampling import Difference
 from .style import DARK, LIGHT, template
 from .verdicts import higher_is_better

@@ -53,8 +53,7 @@ def contributions(rows: Rows, metric: str) -> tuple[float, np.ndarray]:
             "Ranking needs both classes; take more rows or a longer period",
         )
     place, code, weight = sorted_once(rows.label, rows.score, np.arange(len(w)), rows.weight)
-    moved = np.empty(len(w))
-    moved[place] = rank_influence(code, weight)[0]
+    moved = rank_influence(place, code, weight, len(w))[0]
     made = Prepared(len(w), place[None], code[None], weight[None], ())
     return float(
         replicate(made, 0, 0)[0][0, 0, 0]
