@@ -36,13 +36,14 @@ from mlworkbench.execution.fingerprints import (
 from .jobs import find_notebook, prepare_job, run_prepared, tracked_run
 from .journal import log_fact
 from .liveness import sweep
+from .opening import Twin
 from mlworkbench.execution.parameters import (
     check_parameters,
     notebook_parameters,
     read_notebook,
     read_values,
 )
-from .record import Run, Twin, find_run, read_run
+from .record import Run, find_run, read_run
 from .surroundings import installed_packages
 
 
