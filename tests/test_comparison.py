@@ -437,3 +437,16 @@ def test_alarms_that_cannot_be_are_refused(plain, alarms):
     one, two = (import_predictions(frame, name=n, wb=wb) for n in "ab")
     with pytest.raises(UserError, match=r"alarms=.* of 60 rows cannot be. Give .* 1 to 60"):
         compare_runs([one, two], alarms=alarms, wb=wb)
+
+
+def test_a_name_is_one_line_wherever_it_stands(plain):
+    """It may come from another tool, or a file's name: no second line, no colour, no page of letters."""
+    wb, frame = plain
+    one = import_predictions(frame, name="a\nb\x1b[31m\u202ec", experiment="x\r\ny", wb=wb)
+    two = import_predictions(frame, name="L" * 10_000, wb=wb)
+    assert (one.name, one.experiment) == ("a b [31m c", "x y")
+    assert two.name == "L" * 199 + "…"
+    none = import_predictions(frame, name="\n\t", wb=wb)
+    assert none.name == "import-1"
+    said = compare_runs([one, two], wb=wb).sentence
+    assert said.isprintable() and len(said) < 1000

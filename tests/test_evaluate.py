@@ -549,6 +549,15 @@ def test_later_weeks_are_claimed_when_their_labels_have_matured(trained):
         mine["amount"][(mine["label"] == 1) & ~stop].sum() + 5 * ((mine["label"] == 0) & stop).sum()
     )
     assert table.cost[one] == pytest.approx(plain, rel=1e-9)
+    words = " ".join(later.later_words(rows, table))
+    assert "no row has a label" not in words and "No rows at all" not in words
+    known = int(table.matured.sum())
+    words = " ".join(later.later_words(rows, table.assign(labelled=0, value=np.nan)))
+    assert (
+        f"{known} weeks are old enough, but no row has a label: nothing is claimed there" in words
+    )
+    words = " ".join(later.later_words(rows, table.drop(one)))
+    assert f"No rows at all in 1 week: {one:%d %b %Y}." in words
     drift = later.feature_drift(rows)
     assert drift.index[0] == "age" and drift.moved["age"] and not drift.moved["amount"]
 

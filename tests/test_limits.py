@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -16,6 +17,7 @@ from mlworkbench.core.settings import open_workbench
 from mlworkbench.execution.forking import available
 from mlworkbench.execution.jobs import prepare_job, run_job, run_prepared
 from mlworkbench.execution.journal import log_metric, log_params, log_text
+from mlworkbench.execution.limits import Watch, run_limits
 from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.record import get_run, read_run
@@ -307,6 +309,20 @@ def test_a_card_number_in_pieces_or_beside_a_letter_reaches_no_file(wb, wire):
         '<b>[card …0005]</b><i style="color:red"></i>',
     ]  # fmt: skip
     assert said[5] == hashed + "\n"
+
+
+def test_a_full_disk_ends_no_watch_and_is_named(wb, tmp_path, monkeypatch):
+    watch = Watch(os.getpid(), tmp_path / "a folder that cannot be written", run_limits(wb))
+    watch.every = 0
+    assert watch.look() == "" and len(watch.samples) == 1  # and no error in its thread
+    for name in ("work.sqlite-wal", "work.sqlite-shm"):
+        (wb.root / name).unlink(missing_ok=True)
+    (wb.root / "work.sqlite").write_text("no database" * 1000)
+    with pytest.raises(WorkbenchError, match="Try `mlworkbench doctor`"):
+        list_runs(wb=wb)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=4096))
+    with pytest.raises(WorkbenchError, match="The disk is full: make room"):
+        list_runs(wb=wb)
 
 
 def test_a_run_declared_dead_takes_nothing_more(wb):

@@ -45,6 +45,7 @@ import datetime as dt
 import functools
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -431,8 +432,16 @@ def _begin(wb: Workbench | None, writes: bool) -> Iterator[sa.Connection]:
         if isinstance(err, sa.exc.IntegrityError):
             raise
         raise WorkbenchError(
-            f"the store of {wb.root} cannot be used: {err.orig}", "Try `mlworkbench doctor`"
+            f"the store of {wb.root} cannot be used: {err.orig}", _what_mends(wb)
         ) from err
+
+
+def _what_mends(wb: Workbench) -> str:
+    """Look whether the disk is full, which SQLite may call an I/O error."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(wb.root).free < 1_000_000:
+            return "The disk is full: make room, and run it again"
+    return "Try `mlworkbench doctor`"
 
 
 # %% ../../nbs/1_core/03_store.ipynb #1d791819

@@ -192,7 +192,8 @@ class Watch:
         self.sampled = now
         names = ("seconds", "cpu", "memory")
         text = json.dumps(dict(zip(names, zip(*self.samples, strict=True), strict=True)))
-        replace_file(self.folder / "usage.json", text)
+        with suppress(OSError):  # on a full disk the limits are watched all the same
+            replace_file(self.folder / "usage.json", text)
 
 
 class Stopped(WorkbenchError):

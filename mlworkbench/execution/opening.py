@@ -97,6 +97,12 @@ def _take_place(db: sa.Connection, place: str) -> None:
 
 
 # %% ../../nbs/3_execution/02_opening.ipynb #569c8579
+def _one_line(name: str) -> str:
+    """A name as sentences and tables can hold it: one line that shows all that it has, and not a page."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return plain if len(plain) <= 200 else plain[:199] + "…"
+
+
 def open_run(
     name: str | None = None,
     *,
@@ -150,11 +156,12 @@ def open_run(
     """
     wb = open_workbench(wb)
     run, secrets = new_id(), secret_values(wb, values)
+    name = _one_line(redact(str(name), secrets)) if name else ""
     folder = make_folder(wb.files / "runs" / run)
     hold(folder)
     code, unknown = keep_code(notebook, folder, secrets, wb)
     row = code | {"run": run, "kind": kind, "state": "running"}
-    row["experiment"] = redact(str(experiment), secrets)
+    row["experiment"] = _one_line(redact(str(experiment), secrets))
     row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": unknown} if unknown else {}
@@ -166,8 +173,7 @@ def open_run(
             _refuse_twin(db, known["fingerprint"], since)
         if "resumed_from" in known:
             _refuse_fork(db, known["resumed_from"])
-        named = name and redact(str(name), secrets)
-        row["name"] = named or next_name(db, notebook.stem if notebook else kind)
+        row["name"] = name or next_name(db, _one_line(notebook.stem) if notebook else kind)
         db.execute(runs.insert(), row)
         db.execute(facts.insert(), [{"run": run, "name": k, "value": v} for k, v in known.items()])
         db.execute(

@@ -186,6 +186,7 @@ def later_words(
         words.append(
             f"Nothing is claimed for the last {open_}: labels that have not come in yet would count as good payments."
         )
+    words += _without_labels(table, by) + _without_rows(table, by)
     if later.left_out:
         words.append(
             f"{later.left_out:,} rows of the period were left out: the model learned from them."
@@ -193,6 +194,25 @@ def later_words(
     if before and before.get("low") is not None and len(known):
         words.append(_against_before(later, known, before, by))
     return words if later.learned.empty else [*words, _moved_sentence(table, by)]
+
+
+def _without_labels(table: pd.DataFrame, by: str) -> list[str]:
+    """Say where labels should have come by now, and none has."""
+    many = int((table["matured"] & (table["labelled"] == 0)).sum())
+    if not many:
+        return []
+    said = f"{many} {by}{'s are' if many > 1 else ' is'} old enough, but no row has a label"
+    return [f"{said}: nothing is claimed there. Does the table get its labels?"]
+
+
+def _without_rows(table: pd.DataFrame, by: str) -> list[str]:
+    """Name the periods between the first and the last that have no rows."""
+    first, last = (pd.Period(d, PERIODS[by]) for d in (table.index.min(), table.index.max()))
+    gone = sorted(set(pd.period_range(first, last).start_time) - set(table.index))
+    if not gone:
+        return []
+    days = ", ".join(f"{d:%d %b %Y}" for d in gone[:6]) + (" …" if len(gone) > 6 else "")
+    return [f"No rows at all in {len(gone)} {by}{'s' * (len(gone) > 1)}: {days}."]
 
 
 def _against_before(later: Later, known: pd.DataFrame, before: dict, by: str) -> str:
