@@ -187,7 +187,7 @@ def searched(label, score, masks, card):
 
 def test_a_planted_slice_is_named_and_clean_data_has_none(torture):
     claims, found = [], []
-    for seed in range(1000 if torture else 40):
+    for seed in range(2000 if torture else 40):
         rng, label, score, frame, card = world(seed)
         masks = slice_masks(frame, pairs=True)
         claims.append(searched(label, score, masks, card).worse.any())
@@ -207,7 +207,7 @@ def test_a_planted_slice_is_named_and_clean_data_has_none(torture):
 def test_a_right_model_is_not_accused_along_its_own_feature_and_a_wrong_one_is(torture):
     """Each slice of the best feature leaves less to rank; the right model says so, the other not."""
     claims, naive, found = [], [], []
-    for seed in range(1000 if torture else 40):
+    for seed in range(2000 if torture else 40):
         rng, _, _, frame, card = world(seed)
         frame["a"], b = rng.normal(size=len(card)), rng.normal(size=len(card))
         low, own = (
@@ -231,7 +231,7 @@ def test_a_right_model_is_not_accused_along_its_own_feature_and_a_wrong_one_is(t
 
 def test_a_right_model_of_three_classes_is_not_accused_along_its_own_feature(torture):
     claims, naive, found = [], [], []
-    for seed in range(1000 if torture else 20):
+    for seed in range(2000 if torture else 20):
         rng, _, _, frame, card = world(seed)
         frame["a"] = rng.normal(size=len(card))
         odds = np.column_stack([np.zeros(len(card)), 1.5 * frame.a, rng.normal(size=len(card))])
