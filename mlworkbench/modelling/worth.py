@@ -30,7 +30,7 @@ def same_alarms(shared: SharedRows, alarms: int = 0) -> list[np.ndarray]:
     shared : SharedRows
         Of a binary task.
     alarms : int
-        0: as many as there are positives.
+        0: as many as there are positives; more than there are rows: all of them.
 
     Returns
     -------
@@ -39,10 +39,10 @@ def same_alarms(shared: SharedRows, alarms: int = 0) -> list[np.ndarray]:
     Raises
     ------
     UserError
-        Alarms are no whole number from 0 to as many as there are rows.
+        Alarms are no whole number from 0 on.
     """
     most = len(shared.label)
-    if isinstance(alarms, bool) or not isinstance(alarms, Integral) or not 0 <= alarms <= most:
+    if isinstance(alarms, bool) or not isinstance(alarms, Integral) or alarms < 0:
         raise UserError(
             f"alarms={alarms} of {most:,} rows cannot be",
             f"Give how many rows each run may flag: 1 to {most:,}, or 0 for as many as positives",
