@@ -16,9 +16,9 @@ import sqlalchemy as sa
 
 from ..core.current import present_run
 from ..core.errors import UserError, nearest
-from ..core.looks import record_look
+from ..core.looks import record_look, watched_labels
 from ..core.settings import Workbench, open_workbench
-from ..core.store import metadata, reading, reads, runs, splits, writing
+from ..core.store import metadata, reads, runs, writing
 from .catalog import last_changes, snapshot_number
 from .commits import write_closed
 from .connections import current_snapshot, lake_cursor
@@ -91,18 +91,12 @@ def _register(con: duckdb.DuckDBPyConnection, frames: dict[str, Any]) -> None:
 
 
 # %% ../../nbs/2_data/03_queries.ipynb #e14b79cd
-def _watched_labels(query: str, wb: Workbench) -> list[tuple[str, str]]:
-    """Tables with labels of test rows, and the label's column, that a query could be about."""
-    found = [("predictions", "label")] if "predictions" in query.lower() else []
-    sealed = sa.select(splits.c.table_name, splits.c.label).where(splits.c.sealed)
-    with reading(wb) as db:
-        return found + [(t, label) for t, label in db.execute(sealed.distinct()) if label]
-
-
 def _record_looks(
     con: duckdb.DuckDBPyConnection, query: str, wb: Workbench, reads_label: Callable
 ) -> None:
-    for table, label in _watched_labels(query, wb):
+    for table, label in watched_labels(wb):
+        if table == "predictions" and table not in query.lower():
+            continue  # most queries are not about it, and need no parsing
         if reads_label(con, query, table.lower(), label.lower()):
             record_look("query", table, label, run=present_run(), about=query, wb=wb)
 

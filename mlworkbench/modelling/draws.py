@@ -383,20 +383,19 @@ def _replicate_large(made, resamples, seed, threads, progress) -> tuple[np.ndarr
     sums = np.empty((max(1, resamples), len(made.columns)))
     key = _mix(np.array([seed], dtype=np.uint64))[0]
     kind, zero = (np.float64, 0.0) if made.base.size else (np.uint8, np.int64(0))
-    step = max(1, min(25, resamples // threads))
+    laid, step = made.laid, max(1, min(25, resamples // threads))
 
     def part(at: int) -> None:
         weight, of = np.empty(made.unit.shape[1], kind), slice(at, at + step)
-        more = *made.laid, weight, zero, made.top, ranks[of], sums[of]
+        more = *laid, weight, zero, made.top, ranks[of], sums[of]
         _resample(key, at, _COUNTS, made.units, *more)
 
     if resamples == 0:
         weight = np.empty(made.unit.shape[1], kind)
         every = np.ones(made.units, np.uint8)
-        _under(every, *made.laid, weight, zero, made.top, ranks[0], sums[0])
+        _under(every, *laid, weight, zero, made.top, ranks[0], sums[0])
         return ranks, sums
 
-    made.laid  # noqa: B018  once, before the threads ask for it
     with ThreadPoolExecutor(threads) as pool:
         for done, _ in enumerate(pool.map(part, range(0, resamples, step)), 1):
             if progress is not None:
