@@ -32,6 +32,7 @@ from mlworkbench.modelling.verdicts import higher_is_better, interval_digits
 
 
 def chooser() -> tuple[str, ...]:
+    """Let the reader choose up to ten runs; return their ids, the reference first."""
     known = {r.run: r for r in all_runs()}
     now = tuple(r for r in choices().runs if r in known)
     names = {k: f"{r.name}   ·   {r.experiment}   ·   {k}" for k, r in known.items()}
@@ -71,6 +72,7 @@ def likely() -> None:
 
 
 def verdict(found, against: dict) -> None:
+    """The verdict's sentence beside the drawn difference; below, every further run against the reference."""
     sentence, _, rest = found.sentence.partition(" It rests on ")
     names = run_names(found.runs)
     left, right = st.columns([3, 2], gap="large", vertical_alignment="center")
@@ -97,6 +99,7 @@ def verdict(found, against: dict) -> None:
 
 
 def differing(found) -> None:
+    """What was recorded otherwise: parameters, data, commit, packages, cells of the notebooks."""
     st.subheader("What differs", anchor=False)
     details = [one_run(r.run)[1] for r in found.runs]
     commits = [(d["code"]["commit_id"] or "")[:12] for d in details]
@@ -129,6 +132,7 @@ def less(found) -> str:
 
 
 def metrics(found) -> None:
+    """Every metric on the shared rows with its 95% interval, drawn and as a table."""
     st.subheader("Metrics on the shared rows", anchor=False)
     draw(metric_figure(found, dark()), "metrics")
     rows = []
@@ -169,6 +173,7 @@ def _difference_words(d: dict, *ends: str) -> str:
 
 
 def curves(found, weeks: dict) -> None:
+    """Four curves of binary scores on the shared rows, and the difference in each week."""
     if found.task == "binary":
         st.subheader("Curves", anchor=False)
         scored, figures = scored_runs(found), (roc, precision_recall, calibration, gain)
@@ -205,6 +210,7 @@ def curves(found, weeks: dict) -> None:
 
 
 def sides(found) -> None:
+    """The rows that one run would flag and the other not, at as many alarms as the reader sets."""
     if found.task != "binary":
         return
     st.subheader("Rows that changed sides", anchor=False)

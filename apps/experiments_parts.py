@@ -33,6 +33,7 @@ ALWAYS = ["●", "name", "known as", "state"]
 
 
 def champion_strip() -> None:
+    """A box for each model's champion: version, run, two metrics, a way to its page."""
     for h in [h for h in alias_holders() if h.alias == "champion"]:
         with st.container(border=True, horizontal=True, vertical_alignment="center", gap="large"):
             note = f"version {h.version}, run {h.run.name}"
@@ -50,10 +51,12 @@ def champion_strip() -> None:
 
 
 def take(name: str) -> None:
+    """Write a widget's value, kept as ``x-NAME``, into the choice of that name."""
     choose(**{name: st.session_state[f"x-{name}"] or ""})
 
 
 def filters(known: list) -> None:
+    """The widgets that narrow, order and arrange the table: experiment, condition, order, columns."""
     now = choices()
     one, two, three, four = st.columns([2, 4, 2, 1.5], vertical_alignment="bottom")
     experiments = ["", *sorted({r.experiment for r in known})]
@@ -114,6 +117,7 @@ def filters(known: list) -> None:
 
 
 def chips() -> None:
+    """The conditions in force, each a button that takes it away."""
     now = choices()
     active = [(f"{t}", {"only": tuple(x for x in now.only if x != t)}) for t in now.only]
     active += [(now.where, {"where": ""})] if now.where else []
@@ -130,6 +134,7 @@ def chips() -> None:
 
 
 def picked(key: str, ids: list[str], columns: list[str], values: dict) -> None:
+    """Write what was ticked and clicked in the table into the choices; ids not shown stay chosen."""
     found = st.session_state[key]["selection"]
     now, rows = choices().runs, [ids[i] for i in found["rows"] if i < len(ids)]
     kept = [r for r in now if r in rows or r not in ids]
@@ -139,6 +144,7 @@ def picked(key: str, ids: list[str], columns: list[str], values: dict) -> None:
 
 
 def fresh(**changes: object) -> None:
+    """Change choices and forget the table's own selection, which would otherwise undo the change."""
     st.session_state.turn = st.session_state.get("turn", 0) + 1
     st.session_state.cell = []
     choose(**changes)
@@ -181,6 +187,7 @@ def bar(names: dict[str, str], total: int, news: int) -> None:
 
 
 def more(total: int, news: int) -> None:
+    """Buttons for runs that came since the page was drawn, and for 200 further lines."""
     most = choices().shown or 200
     if news and st.button(f"{news} new: show", key="news"):
         st.rerun()
@@ -190,6 +197,7 @@ def more(total: int, news: int) -> None:
 
 @st.fragment(run_every="5s")
 def table() -> None:
+    """The runs that pass the conditions, as they are just now; a refused condition says how to mend it."""
     now = choices()
     try:
         frame = run_frame(now.where, now.sort)
@@ -237,6 +245,7 @@ def table() -> None:
 
 
 def column_looks(columns: list[str], lead: str | None) -> dict:
+    """How Streamlit shows each column; ``lead`` is the metric whose interval stands in the table."""
     number = st.column_config.NumberColumn
     looks: dict = {"●": st.column_config.TextColumn("", width=24)}
     looks["name"] = "run"

@@ -29,6 +29,7 @@ SHAPES = {"pass": "✓", "fail": "✕", "cannot tell": "?"}
 
 
 def champion(model: str) -> None:
+    """Each holder of an alias of this model, since when and by whom, and the form that rolls it back."""
     held = [h for h in alias_holders() if h.model == model]
     if not held:
         st.info("Nobody is champion now. Ask for a version's promotion below.")
@@ -84,6 +85,7 @@ def champion(model: str) -> None:
 
 
 def change(alias: str, now: str, then: str) -> None:
+    """One line: what an alias is now and what it would become."""
     words(
         "<div style='font-size:15px'><span style='color:{muted}'>{alias}</span>&ensp;{now}"
         "<span style='color:{muted}'>&ensp;becomes&ensp;</span><b>{then}</b></div>",
@@ -94,6 +96,7 @@ def change(alias: str, now: str, then: str) -> None:
 
 
 def gates(request) -> None:
+    """A request's gates with result and evidence: not passed before passed, required before others."""
     for g in sorted(request.gates, key=lambda g: (g.result == "pass", not g.required)):
         colour = "{ink}" if g.result == "pass" else "#d0392b" if g.required else "{unsure}"
         words(
@@ -109,6 +112,7 @@ def gates(request) -> None:
 
 
 def waiting(request) -> None:
+    """A request that waits: what it would change, its gates, and the form that decides it."""
     with st.container(border=True):
         now = f"version {request.against}" if request.against else "nobody"
         change(request.alias, now, f"version {request.version}")
@@ -144,6 +148,7 @@ def waiting(request) -> None:
 
 
 def ask(model: str, versions: list) -> None:
+    """The form that asks for the promotion of a version."""
     with st.form("promote"):
         one, two, three, four = st.columns([1.2, 1.2, 4, 1], vertical_alignment="bottom")
         one.selectbox("Version", [v.version for v in reversed(versions)], key="ask-version")
@@ -176,6 +181,7 @@ def ask(model: str, versions: list) -> None:
 
 
 def history(model: str, requests: list) -> None:
+    """The last eight decided requests, every event of the model, and whether the audit trail holds."""
     closed = [r for r in requests if r.state != "waiting"]
     for r in closed[:8]:
         title = f"{ago(r.at)}: version {r.version} to {r.alias} was {r.state}" + (

@@ -35,6 +35,7 @@ from mlworkbench.registry.versions import register
 
 
 def chooser(known: list) -> str:
+    """Let the reader choose one of the known runs; return its id, or ``""`` where none is chosen."""
     ids = [r.run for r in known]
     names = {r.run: f"{r.name}   ·   {r.experiment}   ·   {r.state}   ·   {r.run}" for r in known}
     st.session_state["x-run"] = choices().run if choices().run in ids else None
@@ -50,6 +51,7 @@ def chooser(known: list) -> str:
 
 
 def register_form(run, model: str) -> None:
+    """The form that registers a finished run; ``model`` is the name proposed."""
     with st.popover("Register as a model", disabled=run.state != "finished"):
         muted("A registered version can be judged by the gates and promoted.")
         with st.form("register", border=False):
@@ -67,6 +69,7 @@ def register_form(run, model: str) -> None:
 
 
 def overview(run) -> None:
+    """The run's first five metrics, each with its 95% interval."""
     names = metric_order([run])[:5]
     if not names:
         muted(
@@ -112,6 +115,7 @@ def pairs(rows: list, names: tuple[str, str]) -> None:
 
 
 def tables(run, details: dict) -> None:
+    """Two tables: the parameters that were set, and what the run was made from."""
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Parameters", anchor=False)
@@ -146,6 +150,7 @@ def onward(run) -> None:
 
 
 def evaluation(run, details: dict) -> None:
+    """The kept evaluation, its alarms first; where there is none, a button that makes it."""
     try:
         found = kept_report(run.run, report_stamp(details))
     except WorkbenchError:
@@ -176,6 +181,7 @@ def evaluation(run, details: dict) -> None:
 
 
 def report_section(run, section, place: int) -> None:
+    """One section of an evaluation; ``place`` is its number on the page and keeps keys apart."""
     for said in section.words:
         muted(said)
     many = len(section.figures) > 1
@@ -195,15 +201,18 @@ def report_section(run, section, place: int) -> None:
 
 
 def report_stamp(details: dict) -> str:
+    """The checksum of a run's kept report, ``""`` where there is none."""
     return next((f["sha256"] for f in details["files"] if f["path"] == "report.json"), "")
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def kept_report(run: str, stamp: str):
+    """Read a run's report, once for each ``stamp``: a report made anew has another."""
     return read_report(run, workbench())
 
 
 def evaluate_now(run) -> None:
+    """Evaluate a run and say its first finding, or what kept it from being evaluated."""
     with st.spinner("Asking what a reviewer asks"):
         attempt(lambda: evaluate(run.run, wb=workbench()), lambda r: f"{r.name}: {r.findings[0]}")
 
@@ -243,6 +252,7 @@ def figures(run, details: dict) -> None:
 
 
 def files(run, details: dict) -> None:
+    """The files of a run with sizes in bytes and checksums, and its folder."""
     if not details["files"]:
         return
     size = sum(f["bytes"] or 0 for f in details["files"]) / 1e6
@@ -270,6 +280,7 @@ def repainted(figure, run, name: str):
 
 
 def notebook(run) -> None:
+    """The executed notebook in a sandboxed frame; an interactive run may have none."""
     st.subheader("Executed notebook", anchor=False)
     try:
         st.iframe(sandboxed(notebook_page(run.folder / "notebook.ipynb", dark()), 900), height=900)

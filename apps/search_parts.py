@@ -98,6 +98,7 @@ def recipes(ids: list[str]) -> None:
 
 
 def study_chooser(names: list[str]) -> str:
+    """Which study is looked at; the newest where none is chosen."""
     now = choices().study if choices().study in names else names[-1]
     st.session_state["x-study"] = now
     st.selectbox(
@@ -131,6 +132,7 @@ def plots(study: str, stamp: str) -> None:
 
 
 def trials(table: pd.DataFrame) -> None:
+    """A study's trials; columns in which every value is missing are left out."""
     shown = table.dropna(axis=1, how="all")
     looks = {"value": NUMBER(format="%.4f"), "seconds": NUMBER(format="%.1f")}
     st.dataframe(

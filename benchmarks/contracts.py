@@ -89,6 +89,7 @@ def timed(acts, repeats):
 
 
 def main():
+    """Time a contract check and a profile against a bare scan, and against peers where installed."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--repeats", type=int, default=5)

@@ -39,6 +39,7 @@ print(json.dumps(answer | {"loss": model.get_best_score()["learn"]["Logloss"]}))
 
 
 def main():
+    """Train along both roads, each in a process of its own; print peaks in MB, seconds and losses."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--features", type=int, default=20)

@@ -42,6 +42,7 @@ def duck(query):
 
 
 def ours(file, part):
+    """The view as the library compiles it."""
     from mlworkbench.data.handbook import handbook_view
     from mlworkbench.data.windows import view_sql
 
@@ -50,6 +51,7 @@ def ours(file, part):
 
 
 def hand(file, part):
+    """The same windows in hand-written SQL."""
     outputs, frames = [], []
     for d in DAYS:
         outputs += [f"count(*) OVER c{d} AS cn{d}", f"avg({AMOUNT}) OVER c{d} AS ca{d}"]
@@ -69,6 +71,7 @@ def hand(file, part):
 
 
 def load(file):
+    """The columns that are needed as a frame, with the two flags of the book."""
     import pandas as pd
 
     frame = pd.read_parquet(file, columns=[KEY, TIME, CUSTOMER, TERMINAL, AMOUNT, LABEL])
@@ -78,6 +81,7 @@ def load(file):
 
 
 def rolling(file, part):
+    """The same windows by pandas, all entities at once."""
     import pandas as pd
 
     frame = load(file)
@@ -108,6 +112,7 @@ def clocked(begun):
 
 
 def handbook(file, part):
+    """The book's loop over entities; return wall and processor seconds, scaled to all rows."""
     import numpy as np
     import pandas as pd
 
@@ -151,6 +156,7 @@ def measured(name, file, part):
 
 
 def simulated():
+    """Write simulated cards with the published file's columns; return the file."""
     import pyarrow.parquet as pq
 
     from mlworkbench.data.simulation import simulate_cards
@@ -162,6 +168,7 @@ def simulated():
 
 
 def main():
+    """Let the candidates take turns; print medians, and each ratio beside the wanted one."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("file", nargs="?", default=PUBLISHED if PUBLISHED.exists() else None)
     options.add_argument("--part", type=float, default=0.1)

@@ -34,6 +34,7 @@ HALF = (
 
 
 def write_notebook(path: Path, cells: list[str]) -> Path:
+    """Write cells below a cell of parameters; return the path."""
     import nbformat
 
     made = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, *cells)]
@@ -44,6 +45,7 @@ def write_notebook(path: Path, cells: list[str]) -> Path:
 
 
 def one_papermill(source: str, seed: int) -> None:
+    """Execute a notebook once by Papermill."""
     import papermill
 
     out = Path(source).with_name(f"out-{seed}-{time.time_ns()}.ipynb")
@@ -51,6 +53,7 @@ def one_papermill(source: str, seed: int) -> None:
 
 
 def one_bare(cells: list[str], seed: int) -> None:
+    """Execute the cells in a bare namespace of this process."""
     import contextlib
 
     names = {"seed": seed}
@@ -60,6 +63,7 @@ def one_bare(cells: list[str], seed: int) -> None:
 
 
 def quiet() -> None:
+    """One thread for each process, and no warnings."""
     import logging
     import warnings
 
@@ -75,21 +79,25 @@ def quiet_worker() -> None:
 
 
 def timed(work) -> float:
+    """Seconds on the wall that a call takes."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
 def pool_of(jobs: int) -> concurrent.futures.Executor:
+    """A pool of fresh processes that say nothing."""
     context = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(jobs, context, quiet_worker)
 
 
 def in_pool(pool, work, what, seeds) -> None:
+    """Do the same work for every seed in a pool, and wait."""
     list(pool.map(work, [what] * len(seeds), seeds))
 
 
 def grid_of(wb, source: Path, seeds: list[int], jobs: int):
+    """Run a grid over the seeds by the library; every run has to finish."""
     import mlworkbench as mw
 
     found = mw.grid(str(source), seed=seeds, jobs=jobs, force=True, wb=wb)
@@ -133,6 +141,7 @@ def processor_seconds(pool, work) -> float:
 
 
 def trainings(wb, folder: Path, runs: int, rounds: int, jobs: int) -> dict:
+    """Seconds a run of each way to do a number of small trainings; medians over the rounds."""
     source = write_notebook(folder / "training.ipynb", TRAINING)
     seeds = list(range(runs))
     times: dict[str, list[float]] = {"floor": [], "grid": [], "spares": [], "pool": [], "loop": []}
@@ -168,6 +177,7 @@ def trainings(wb, folder: Path, runs: int, rounds: int, jobs: int) -> dict:
 
 
 def trivial(wb, folder: Path, runs: int, jobs: int) -> dict:
+    """Time many runs that do nothing, and look at what they leave behind."""
     from mlworkbench.execution.listing import list_runs
 
     source = write_notebook(folder / "trivial.ipynb", TRIVIAL)
@@ -217,6 +227,7 @@ def trivial(wb, folder: Path, runs: int, jobs: int) -> dict:
 
 
 def main() -> None:
+    """Do the trainings and then the trivial runs in one new workbench."""
     asked = argparse.ArgumentParser(description=__doc__)
     for name, value in {"runs": 40, "rounds": 2, "jobs": 2, "trivial": 500}.items():
         asked.add_argument(f"--{name}", type=int, default=value)

@@ -81,6 +81,7 @@ def shown(found):
 
 
 def main():
+    """Train the book's features on its folds and print the metrics of each seed."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("file", nargs="?", default=PUBLISHED)
     options.add_argument("--iterations", type=int, default=300)

@@ -42,6 +42,7 @@ def made(customers, days=31):
 
 
 def day_against_month(customers, rounds):
+    """Build a month, then bring in a day; print what share of the time the day takes."""
     from mlworkbench.data.building import build
     from mlworkbench.data.commits import write_lake
     from mlworkbench.data.queries import sql
@@ -67,6 +68,7 @@ def day_against_month(customers, rounds):
 
 
 def main():
+    """Read the options and compare a day with a month."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--customers", type=int, default=16_667)
     options.add_argument("--rounds", type=int, default=3)

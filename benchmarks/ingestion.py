@@ -42,6 +42,7 @@ def timed(acts, repeats):
 
 
 def main():
+    """Time a CSV file into the lake, step by step, against a bare copy to Parquet."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rows", type=int, default=1_750_000)
     options.add_argument("--repeats", type=int, default=5)

@@ -56,6 +56,7 @@ def prepare(folder, labels):
 
 
 def ours(folder):
+    """Return a call that joins by the library."""
     from mlworkbench.core.settings import open_workbench
     from mlworkbench.data.joining import point_in_time
 
@@ -69,6 +70,7 @@ def ours(folder):
 
 
 def feast(folder):
+    """Return a call that joins by Feast's local store."""
     import pandas as pd
     import pyarrow.parquet as pq
     from feast import Entity, FeatureStore, FeatureView, FileSource, RepoConfig, ValueType
@@ -107,6 +109,7 @@ def one_side(name, folder):
 
 
 def measured(python, name, folder):
+    """Join once in a fresh process; return seconds and peak memory in MB."""
     command = [python, __file__, "--side", name, "--folder", folder]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -125,6 +128,7 @@ def agreement(folder):
 
 
 def main():
+    """Let both sides take turns; print medians, ratios, and how far they agree."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--python", default=sys.executable, help="an interpreter that has feast")
     options.add_argument("--labels", type=int, default=20_000)

@@ -58,11 +58,13 @@ def one_build(folder):
 
 
 def in_a_process(*arguments):
+    """Run this script with these words in a fresh process; return what it prints."""
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def main():
+    """Build the features of one million rows and of many; print what a row takes, and the peak in MB."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--millions", type=int, default=10)
     options.add_argument("--table", type=int)

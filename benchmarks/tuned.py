@@ -79,6 +79,7 @@ def resampled(tests, scores, resamples):
 
 
 def main():
+    """Tune on the validation folds; measure untuned and tuned on the test folds, with intervals."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("file", nargs="?", default=PUBLISHED)
     options.add_argument("--minutes", type=float, default=5)

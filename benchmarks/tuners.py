@@ -228,6 +228,7 @@ def told(table, runs, sets, tuners, wb):
 
 
 def main():
+    """Give every tuner the same seconds on every set, seed by seed; print what is known so far."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--seeds", type=int, default=3)

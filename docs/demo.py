@@ -21,6 +21,7 @@ def say(text: str) -> None:
 
 
 def shown(words: tuple[str, ...]) -> str:
+    """A command's words as they are typed in a shell."""
     return " ".join(f'"{w}"' if " " in w or not w else w for w in words)
 
 
@@ -54,6 +55,7 @@ def fresh(folder: Path) -> Path:
 
 
 def main() -> None:
+    """Tell the whole road: payments, features, two runs, a comparison, a champion, scores."""
     say("mlworkbench, from raw payments to a promoted champion. It takes about three minutes.")
     say(
         "A workbench is a folder. The payments of 1,000 simulated customers over two months go into its lake."
