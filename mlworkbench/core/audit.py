@@ -108,6 +108,7 @@ def verify_events(head: str | None = None, wb: Workbench | None = None) -> dict:
     ----------
     head : str, optional
         A head kept elsewhere; the chain has to contain it.
+    wb : Workbench, optional
 
     Returns
     -------

@@ -359,7 +359,13 @@ def _roles_of(view: FeatureView) -> dict[str, str]:
 
 
 def record_build(view: FeatureView, built: dict, wb: Workbench) -> None:
-    """Write down in the store what was built from what; ``built`` is what ``build`` returns."""
+    """Write down in the store what was built from what; ``built`` is what ``build`` returns.
+
+    Raises
+    ------
+    WorkbenchError
+        The build committed no snapshot.
+    """
     if built["snapshot"] is None:
         raise WorkbenchError(f"building '{view.name}' changed nothing", "Try again")
     row = {key: built[key] for key in ("snapshot", "source", "source_snapshot", "rows")}

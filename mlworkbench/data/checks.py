@@ -281,6 +281,11 @@ def check_select(
     Returns
     -------
     Checked
+
+    Raises
+    ------
+    UserError
+        A limit or pattern of the contract is none that DuckDB can compare with.
     """
     held = rules(contract, columns)
     times = [p.name for p in contract.columns if "time" in p.roles and p.name in columns]

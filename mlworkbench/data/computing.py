@@ -65,7 +65,13 @@ def joined_sql(view: FeatureView, source: str, found: list[str]) -> str:
 
 # %% ../../nbs/2_data/09_computing.ipynb #2b3fbe9c
 def computed(con: duckdb.DuckDBPyConnection, view: FeatureView, query: str, file: Path) -> str:
-    """Compute a query into a Parquet file; returns SQL that reads it with the query's own types."""
+    """Compute a query into a Parquet file; returns SQL that reads it with the query's own types.
+
+    Raises
+    ------
+    WorkbenchError, UserError
+        No room on the disk; or the view does not fit its table.
+    """
     try:
         types = con.execute(f"DESCRIBE {query}").fetchall()
         con.execute(f"COPY ({query}) TO '{_text(file)}' (FORMAT parquet)")

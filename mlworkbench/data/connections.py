@@ -71,7 +71,7 @@ def load_extension(con: duckdb.DuckDBPyConnection, name: str) -> None:
 
 # %% ../../nbs/2_data/01_connections.ipynb #a15c2f20
 def quoted(name: str) -> str:
-    """Quote an identifier for SQL."""
+    """Quote an identifier for SQL; a quote in it is doubled."""
     return '"' + name.replace('"', '""') + '"'
 
 

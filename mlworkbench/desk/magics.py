@@ -130,6 +130,11 @@ def run_sql(shell: Any, line: str, cell: str = "") -> Any:
     -------
     Answer or None
         None when the answer is kept under a name.
+
+    Raises
+    ------
+    UserError
+        No query, or one name lent to the query and kept for its answer.
     """
     asked = read_line(line)
     query = "\n".join(p for p in (asked.query, cell) if p.strip())

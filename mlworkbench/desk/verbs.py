@@ -322,6 +322,11 @@ def compare(runs: list, *, wb: Workbench | None = None, **options: Any) -> Any:
     Returns
     -------
     Comparison or RepeatsComparison
+
+    Raises
+    ------
+    UserError
+        One run alone; what makes runs incomparable is raised by ``compare_runs``.
     """
     from mlworkbench.modelling.comparison import compare_runs
     from mlworkbench.modelling.repeats import compare_repeats
@@ -362,6 +367,11 @@ def simulate(
     -------
     dict
         As ``ingest`` returns.
+
+    Raises
+    ------
+    UserError
+        There is no such world.
     """
     from mlworkbench.data.contracts import declare
     from mlworkbench.data.fitting import checked_table

@@ -105,7 +105,13 @@ def _kept_source(run: Run) -> Path:
 
 # %% ../../nbs/3_execution/12_again.ipynb #f9e7811e
 def given_values(run: Run) -> dict:
-    """The parameters that a run was given (its record also has those that it logged itself)."""
+    """The parameters that a run was given (its record also has those that it logged itself).
+
+    Raises
+    ------
+    UserError
+        A value was secret, and so was never written down.
+    """
     with contextlib.suppress(OSError, ValueError, KeyError):
         metadata = json.loads((run.folder / "notebook.ipynb").read_text())["metadata"]
         values = metadata["papermill"]["parameters"]
@@ -132,6 +138,11 @@ def rerun(
     progress : Progress
     **changes
         Parameters to change.
+
+    Raises
+    ------
+    UserError
+        The run was no notebook's.
     """
     wb = open_workbench(wb)
     found = get_run(run, wb=wb)

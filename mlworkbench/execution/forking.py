@@ -262,7 +262,7 @@ def _last_words(path: Path) -> str:
 
 # %% ../../nbs/3_execution/05_forking.ipynb #742086c0
 def stream_handle(given: object, standard: int, opened: list[int]) -> int:
-    """Find the handle that Popen's ``stdout=`` or ``stderr=`` means."""
+    """Find the handle that Popen's ``stdout=`` or ``stderr=`` means; NoFork for a pipe, which a fork cannot be given."""
     if given is None:
         with suppress(OSError):
             os.fstat(standard)

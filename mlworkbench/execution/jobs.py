@@ -75,6 +75,7 @@ def prepare_job(job: "str | Path", given: dict, wb: Workbench | None = None) -> 
     job : str or Path
     given : dict
         Parameters as values or text.
+    wb : Workbench, optional
 
     Returns
     -------

@@ -137,6 +137,8 @@ def log_metric(
         Rows behind it.
     note : str, optional
         What the interval does not promise.
+    run, wb
+        Another run than the current one, and its workbench.
 
     Raises
     ------
@@ -240,6 +242,13 @@ def log_file(
         Inside the run's folder.
     kind : str
         ``model``, ``figure``, ``notebook``, ``signature`` …
+    run, wb
+        Another run than the current one, and its workbench.
+
+    Raises
+    ------
+    UserError
+        The file is not in the run's folder.
     """
     wb = open_workbench(wb)
     found = current_run(run, wb)
@@ -264,7 +273,13 @@ def log_file(
 def log_text(
     name: str, text: str, kind: str, run: "str | Run | None" = None, wb: Workbench | None = None
 ) -> Path:
-    """Write a text file into the run's folder and record it; returns its path."""
+    """Write a text file into the run's folder and record it; returns its path.
+
+    Raises
+    ------
+    UserError
+        The name is not a plain file's name.
+    """
     wb = open_workbench(wb)
     name = redact(name, secret_values(wb))
     if not re.fullmatch(r"[A-Za-z0-9_. -]{1,100}", name) or name.startswith("."):
@@ -337,6 +352,8 @@ def log_figure(
     name : str
         A file's name without its ending.
     figure : plotly Figure or matplotlib Figure
+    run, wb
+        Another run than the current one, and its workbench.
 
     Returns
     -------
@@ -409,6 +426,8 @@ def log_model(
         The table whose columns the features are, where no signature is given; the only one that
         the run has read when empty. Where that is not known either, the model is kept and can be
         looked at, but not registered.
+    run, wb
+        Another run than the current one, and its workbench.
 
     Returns
     -------

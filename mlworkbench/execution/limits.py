@@ -72,7 +72,13 @@ def size_in_bytes(text: str) -> int:
 
 
 def run_limits(wb: Workbench) -> Limits:
-    """The limits that the settings of a workbench declare."""
+    """The limits that the settings of a workbench declare.
+
+    Raises
+    ------
+    UserError
+        A limit in ``[jobs]`` is no number of seconds.
+    """
 
     def seconds(name: str) -> float:
         text = wb.setting("jobs", name)

@@ -60,6 +60,8 @@ def _over(square: np.ndarray, of, share: np.ndarray) -> np.ndarray:
 def group_effects(label, group, entity) -> np.ndarray:
     """Design effect of the share of positives in each group.
 
+    The variance by entity over that of independent rows: Rao and Scott, *Biometrics* 48 (1992).
+
     Parameters
     ----------
     label : array_like, shape (n,)

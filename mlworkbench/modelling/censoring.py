@@ -32,7 +32,7 @@ from .sharing import SharedRows
 
 # %% ../../nbs/4_modelling/08_censoring.ipynb #23b3a362
 def effective_size(weight) -> float:
-    """How many equally weighted rows weighted ones are worth (Kish): (Σw)² / Σw²."""
+    """How many equally weighted rows weighted ones are worth (Kish, *Survey Sampling*, 1965): (Σw)² / Σw²."""
     weight = np.asarray(weight, dtype=float)
     squares = float((weight**2).sum())
     return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
@@ -40,6 +40,8 @@ def effective_size(weight) -> float:
 
 def propensity_weights(propensity, blocked=None) -> np.ndarray:
     """Weights of rows whose labels were seen with a known chance.
+
+    One over the chance: Horvitz and Thompson, *JASA* 47 (1952).
 
     Parameters
     ----------

@@ -133,6 +133,11 @@ def forest(
     -------
     plotly.graph_objects.Figure
         One interval a slice; grey when it crosses zero.
+
+    Raises
+    ------
+    WorkbenchError
+        No differences.
     """
     if not differences:
         raise WorkbenchError("there is nothing to draw", "Give at least one slice")

@@ -154,7 +154,13 @@ def run_model(run: Run, wb: Workbench | None = None) -> tuple[Any, dict]:
 
 # %% ../../nbs/4_modelling/08_evidence.ipynb #dcc7c306
 def run_dataset(run: Run, wb: Workbench | None = None) -> Dataset:
-    """The rows that a run of the job ``train`` learned from and was judged on, as of its snapshot."""
+    """The rows that a run of the job ``train`` learned from and was judged on, as of its snapshot.
+
+    Raises
+    ------
+    UserError
+        The run names no table and target.
+    """
     wb = open_workbench(wb)
     names = ("table", "target", "view", "key", "time", "entity", "drop", "task", "split")
     values = {n: run.params[n] for n in names if run.params.get(n)}

@@ -37,6 +37,11 @@ def shap_values(
     (ndarray of int, shape (m,); ndarray, shape (m, features) or (m, classes, features); ndarray)
         The places of the explained rows; values in log odds (regression: the target's unit); the
         expected value that they start from. They add up to the model's raw answer.
+
+    Raises
+    ------
+    WorkbenchError
+        CatBoost gives none for this kind of model.
     """
     import catboost
 
@@ -129,13 +134,21 @@ def partial_dependence(
     feature : str
         A number: at `points` of its quantiles, from 2% to 98%; a category: its frequent values.
     task : str
-    most : int
-        Rows averaged over, drawn by lot.
+        ``binary``, ``multiclass`` or ``regression``.
+    points, most : int
+        Values tried, and rows averaged over, drawn by lot.
+    seed : int
+        Of the lot.
 
     Returns
     -------
     DataFrame
         ``value, score, low, high``: mean, and the middle 80% of the rows. Of several classes the last.
+
+    Raises
+    ------
+    UserError
+        There is no such feature.
     """
     if feature not in features:
         raise UserError(f"there is no feature '{feature}'", nearest(feature, features.columns))

@@ -34,6 +34,8 @@ def shap_figure(
         Of the values.
     most, rows : int
         Features and rows drawn at most.
+    dark : bool
+        For a dark ground.
     """
     order = np.argsort(-np.abs(values).mean(axis=0))[:most]
     some = np.unique(np.linspace(0, len(values) - 1, min(rows, len(values))).astype(int))

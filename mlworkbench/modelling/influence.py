@@ -17,6 +17,9 @@ from .draws import positive_ties
 def freedom(influence) -> float:
     """Degrees of freedom of a standard error.
 
+    Twice its square's square over the variance of its square: Satterthwaite, *Biometrics Bulletin*
+    2 (1946).
+
     Parameters
     ----------
     influence : array_like, shape (units,)

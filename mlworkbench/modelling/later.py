@@ -175,8 +175,14 @@ def later_words(
 
     Parameters
     ----------
+    later : Later
+        Whose rows they are, and the task.
+    table : DataFrame
+        As ``later_table`` returns it.
     before : dict, optional
         The metric when the model was judged: ``value, low, high``.
+    by : str
+        ``day``, ``week`` or ``month``.
     """
     known, open_ = table[table["value"].notna()], int((~table["matured"]).sum())
     words = [

@@ -44,6 +44,11 @@ def learning_curve(
     -------
     plotly.graph_objects.Figure
         One line each, its best step marked.
+
+    Raises
+    ------
+    WorkbenchError
+        No curves.
     """
     if not curves:
         raise WorkbenchError("there is nothing to draw", "Give at least one curve")

@@ -247,7 +247,13 @@ def _regression(model: Measures) -> None:
 
 # %% ../../nbs/4_modelling/04_measures.ipynb #e7765626
 def drawn_units(entity, n: int) -> tuple[np.ndarray, int, bool, str]:
-    """Return the unit of each row, how many there are, whether units are rows, and their word."""
+    """Return the unit of each row, how many there are, whether units are rows, and their word.
+
+    Raises
+    ------
+    WorkbenchError
+        Not one entity for every row.
+    """
     if entity is None:
         return np.arange(n, dtype=np.int32), n, True, "rows"
     of, count = entity_units(entity)

@@ -235,6 +235,11 @@ def row_losses(rows: Rows, name: str, threshold: float = 0.5) -> np.ndarray:
     -------
     ndarray, shape (n,)
         One loss a row.
+
+    Raises
+    ------
+    WorkbenchError
+        A loss of probabilities is asked for, and the scores are none.
     """
     label, score = rows.label, rows.score
     if name == "mae":
@@ -465,6 +470,11 @@ def precision_at(label, score, k: int, weight=None) -> float:
     -------
     float
         Between 0 and 1; the mean over ties at the border.
+
+    Raises
+    ------
+    WorkbenchError
+        `k` is below 1 or above n.
     """
     rows = checked("binary", label, score, weight)
     if not 0 < k <= len(rows.label):
@@ -516,6 +526,9 @@ def row_costs(rows: Rows, threshold: float, missed, false_alarm: float) -> np.nd
 def card_precision_at(day, customer, score, label, k: int = 100) -> float:
     """Return the mean over days of the share of compromised cards among the k most suspect.
 
+    Card Precision@k of Le Borgne et al., *Reproducible Machine Learning for Credit Card Fraud
+    Detection* (2021), chapter 4.
+
     Parameters
     ----------
     day : array_like, shape (n,)
@@ -531,6 +544,11 @@ def card_precision_at(day, customer, score, label, k: int = 100) -> float:
     -------
     float
         Between 0 and 1. A card that has been found is left out on later days.
+
+    Raises
+    ------
+    WorkbenchError
+        `k` is below 1.
     """
     rows = checked("binary", label, score)
     if k < 1:

@@ -81,6 +81,11 @@ def calibration(
     -------
     plotly.graph_objects.Figure
         Points with whiskers, and the line of a score that can be taken at its word.
+
+    Raises
+    ------
+    WorkbenchError
+        A run's scores are not between 0 and 1.
     """
     rows, said = checked_curves(curves)
     words = f"{shown_text(subject)}: what was said against what happened"

@@ -184,6 +184,13 @@ def interval_rows(
         All rows' value: a dotted line.
     most : int
         Lines, the first ones.
+    percent, dark : bool
+        The axis in per cent; for a dark ground.
+
+    Raises
+    ------
+    WorkbenchError
+        No line has a value.
     """
     shown = table[table["value"].notna()].head(most)
     if shown.empty:
@@ -233,6 +240,8 @@ def weeks_figure(
         Words.
     least : bool
         Whether the axis begins at 0.
+    percent, dark : bool
+        The axis in per cent; for a dark ground.
     """
     theme = DARK if dark else LIGHT
     figure = blank_figure(title, said or "95% intervals", "", y, dark)

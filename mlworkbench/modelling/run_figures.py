@@ -41,6 +41,11 @@ def usage_figure(usage: dict, *, cores: int = 0, dark: bool = False) -> go.Figur
     -------
     plotly.graph_objects.Figure
         Cores above, memory below, over the same time.
+
+    Raises
+    ------
+    WorkbenchError
+        Fewer than two samples, a second apart.
     """
     seconds, cpu, memory = (np.asarray(usage[k], float) for k in ("seconds", "cpu", "memory"))
     if len(seconds) < 2:

@@ -126,11 +126,12 @@ def later_rows(
         Dates; `until` is left out. `as_of`: the newest event when empty.
     delay : str
         How long labels take (``7 days``); the contract's, else the settings'.
+    wb : Workbench, optional
 
     Raises
     ------
     UserError
-        No rows in the period.
+        No rows in the period, or none that the model did not learn from.
     """
     wb = open_workbench(wb)
     run = get_run(model, wb)

@@ -209,7 +209,7 @@ def shown_text(name) -> str:
 
 
 def blank_figure(title: str, subtitle: str, x: str, y: str, dark: bool, **layout) -> go.Figure:
-    """Return an empty figure with its words."""
+    """Return an empty figure with its words; `layout` goes to Plotly as it is."""
     figure = go.Figure(layout={"template": template(dark)})
     figure.update_layout(
         title={"text": title, "subtitle": {"text": subtitle}}, xaxis_title=x, yaxis_title=y
@@ -218,7 +218,7 @@ def blank_figure(title: str, subtitle: str, x: str, y: str, dark: bool, **layout
 
 
 def faint(colour: str, share: float = 0.16) -> str:
-    """Return a colour made transparent."""
+    """Return a colour (``#rrggbb``) made transparent; `share` 0 is invisible, 1 opaque."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{share})"
 

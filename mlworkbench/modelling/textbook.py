@@ -20,6 +20,9 @@ from .resampling import Difference, evidence_note, student_interval
 def delong(label, score_a, score_b, *, level: float = 0.95) -> Difference:
     """Compare two AUCs by DeLong's test.
 
+    DeLong, DeLong and Clarke-Pearson, *Biometrics* 44 (1988), by ranks as Sun and Xu compute it,
+    *IEEE Signal Processing Letters* 21 (2014).
+
     Parameters
     ----------
     label : array_like, shape (n,)
@@ -33,6 +36,11 @@ def delong(label, score_a, score_b, *, level: float = 0.95) -> Difference:
     -------
     Difference
         Of ``auc``, b less a; `se` is DeLong's.
+
+    Raises
+    ------
+    WorkbenchError
+        Fewer than two rows of either class.
     """
     both = [checked("binary", label, s) for s in (score_a, score_b)]
     one = both[0].label == 1
@@ -67,6 +75,8 @@ class Disagreement:
 def mcnemar(label, decision_a, decision_b) -> Disagreement:
     """Test whether two models' decisions are right equally often (exact McNemar).
 
+    McNemar, *Psychometrika* 12 (1947), with the binomial in place of its normal approximation.
+
     Parameters
     ----------
     label, decision_a, decision_b : array_like, shape (n,)
@@ -76,6 +86,11 @@ def mcnemar(label, decision_a, decision_b) -> Disagreement:
     -------
     Disagreement
         Counts of rows that only one had right, and the two-sided exact p value.
+
+    Raises
+    ------
+    WorkbenchError
+        Labels and decisions are not of one length.
     """
     label, a, b = (np.asarray(x) for x in (label, decision_a, decision_b))
     if not label.shape == a.shape == b.shape or label.size == 0:

@@ -61,6 +61,11 @@ def judge(
     -------
     str
         ``better``, ``worse``, ``equivalent`` or ``cannot tell``.
+
+    Raises
+    ------
+    WorkbenchError
+        `worth` is not above 0, or is missing where `not_worse` needs it.
     """
     if worth is not None and not worth > 0:
         raise WorkbenchError(f"worth is {worth}", "It is a difference, and so larger than 0")
