@@ -1,5 +1,10 @@
-"""Every notebook executes from top to bottom in a clean kernel: an example that no longer runs is a failing test."""
+"""Every notebook executes from top to bottom in a clean kernel, and shows what its file shows.
 
+An example that no longer runs, or whose saved output is missing or old, is a failing test.
+"""
+
+import copy
+import re
 from pathlib import Path
 
 import nbformat
@@ -12,16 +17,43 @@ BOOKS = sorted(
     for p in (ROOT / "nbs").rglob("*.ipynb")
     if not {"jobs", "_starter", ".ipynb_checkpoints"} & set(p.parts)
 )
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar of DuckDB's
+VARYING = re.compile(r"\d*\.\d\S*|0x[0-9a-f]+|[─-]{2,}")  # fractions, addresses, widths of tables
+
+
+def shown(cell) -> tuple[list[str], str]:
+    """What a cell shows: the kinds of its outputs, and their words less what varies by machine.
+
+    Bars (ours are empty when they have ended) and what comes on standard error depend on how long
+    something took, and do not count.
+    """
+    kinds, words = set(), []
+    for output in cell.outputs:
+        stream = output.output_type == "stream"
+        data = {output.name: output.text} if stream else output.get("data", {})
+        if "stderr" not in data and WIDGET not in data and any(data.values()):
+            kinds |= set(data)
+            words += [data.get("stdout", ""), data.get("text/plain", "")]
+    return sorted(kinds), VARYING.sub("#", " ".join(" ".join(words).split()))
+
+
+def not_as_saved(saved: list, executed: list) -> list[str]:
+    """The cells whose saved outputs are not those of the execution, and both."""
+    found = [
+        (c.id, *map(shown, (s, c))) for s, c in zip(saved, executed, strict=True) if "outputs" in c
+    ]
+    return [f"{i}: saved {then}, executed {now}" for i, then, now in found if then != now]
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=str)
-def test_notebook_executes(book: Path):
+def test_notebook_shows_what_it_shows_when_executed(book: Path):
     notebook = nbformat.read(ROOT / book, 4)
     notebook.cells = [
         c
         for c in notebook.cells
         if "nbdev_export()" not in c.source and "#| eval: false" not in c.source
     ]  # an export would write into the library under test
+    saved = copy.deepcopy(notebook.cells)
     client = NotebookClient(
         notebook,
         timeout=300,
@@ -32,6 +64,25 @@ def test_notebook_executes(book: Path):
     assert all(
         c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source.strip()
     )
+    differ = not_as_saved(saved, notebook.cells)
+    assert not differ, f"{book}: execute it from the top and save it. " + "; ".join(differ)
+
+
+def test_an_output_that_is_missing_too_much_or_old_is_seen():
+    executed = nbformat.read(ROOT / "nbs/2_data/05_profiles.ipynb", 4).cells
+    assert not not_as_saved(copy.deepcopy(executed), executed)
+    places = [i for i, c in enumerate(executed) if c.get("outputs")]
+    for change in ("missing", "too much", "old"):
+        saved = copy.deepcopy(executed)
+        cell = saved[places[0]]
+        if change == "missing":
+            cell.outputs = []
+        elif change == "too much":
+            cell.outputs += [nbformat.v4.new_output("stream", text="more")]
+        else:
+            cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "another"})]
+        (said,) = not_as_saved(saved, executed)
+        assert said.startswith(cell.id)
 
 
 def test_no_notebook_keeps_an_error_or_a_path():

@@ -11,10 +11,12 @@ SCRIPT = ROOT.parent / "shared" / "accept" / "road.py"
 EXE = Path(sys.executable).parent / "mlworkbench"
 
 
-@pytest.mark.parametrize("part", ["german", "refusals", "cards"])
-def test_road(part):
+@pytest.mark.parametrize("part", ["german", "refusals", "cards", "taiwan", "adult"])
+def test_road(part, torture):
     if not SCRIPT.exists() or not EXE.exists():
         pytest.skip("the acceptance script or the command is not here")
+    if part in ("taiwan", "adult") and not torture:
+        pytest.skip("make torture")
     done = subprocess.run(
         [
             sys.executable,
@@ -30,13 +32,6 @@ def test_road(part):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-
-
-@pytest.mark.parametrize("part", ["taiwan", "adult"])
-def test_road_on_larger_sets(part, torture):
-    if not torture:
-        pytest.skip("make torture")
-    test_road(part)
 
 
 def test_demo_ends_well_and_can_be_run_again(tmp_path):
