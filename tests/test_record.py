@@ -19,7 +19,7 @@ from mlworkbench.execution import liveness, surroundings
 from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_params, log_text
 from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.liveness import sweep
-from mlworkbench.execution.opening import close_run, open_run
+from mlworkbench.execution.opening import close_run, open_run, settle_run
 from mlworkbench.execution.record import find_run, get_run
 
 SLEEPER = """\
@@ -379,7 +379,8 @@ def test_a_run_that_finishes_while_the_dead_are_counted_keeps_its_name(wb, monke
 def test_a_run_that_logged_a_fact_of_ours_finishes(wb):
     run = open_run("mine", wb=wb)
     log_fact("peak_memory", "a lot", run=run.run, wb=wb)
-    assert close_run(run.run, "finished", marks={"peak_memory": "1"}, wb=wb).state == "finished"
+    settle_run(run.run, "finished", wb=wb, marks={"peak_memory": "1"})
+    assert get_run(run.run, wb=wb).state == "finished"
     assert run_details(run.run, wb)["facts"]["peak_memory"] == "1"
 
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = [
     "FORKED",
-    "WorkbenchEngine",
-    "kernel_environment",
     "choose_kernel",
+    "kernel_environment",
     "failed_cell",
     "tracked_run",
+    "WorkbenchEngine",
 ]
 
 # %% ../../nbs/3_execution/07_engine.ipynb #177de26c
@@ -22,7 +22,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,10 @@ from mlworkbench.execution.limits import (
     run_limits,
 )
 from .mlflow_files import keep_logged, mlflow_environment
-from .opening import Replaced, close_run, open_run, settle_run
+from .opening import Replaced, open_run, settle_run
 from .parameters import cell_number, check_parameters, notebook_parameters
 from .provisioner import install_kernelspec
-from .record import Run
+from .record import Run, read_run
 from .redaction import redact, redact_tree, secret_values
 
 # %% ../../nbs/3_execution/07_engine.ipynb #2183c0af
@@ -179,6 +179,7 @@ class _Client(PapermillNotebookClient):
         return getattr(self, "_async_cleanup_kernel_future", None) is not None
 
 
+# %% ../../nbs/3_execution/07_engine.ipynb #6d952489
 def _keep_going(cell: Any) -> None:
     """Turn the error of a cell tagged ``raises-exception`` into text, so that Papermill goes on."""
     if "raises-exception" in cell.metadata.get("tags", []):
@@ -218,6 +219,35 @@ class _Guard(threading.Thread):
                 self.client.report(*at)
 
 
+# %% ../../nbs/3_execution/07_engine.ipynb #0e1bb9e1
+def _pieces(handle: int, over: threading.Event) -> Iterator[bytes]:
+    """What comes through a pipe, until it is closed, or `over` is set and nothing is left in it."""
+    os.set_blocking(handle, False)
+    ended = False
+    while True:
+        try:
+            piece = os.read(handle, 65536)
+        except BlockingIOError:
+            if ended:
+                return
+            ended = over.wait(0.05)
+            continue
+        if not piece:
+            return
+        yield piece
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #a54c737c
+def _clean_lines(pieces: Iterable[bytes], secrets: tuple[str, ...]) -> Iterator[bytes]:
+    """Pieces of text as cleaned lines; of a line without end the last 64 KB."""
+    rest = b""
+    for piece in pieces:
+        whole, end, rest = (rest + piece).rpartition(b"\n")
+        rest = rest[-65536:]
+        yield redact((whole + end).decode(errors="replace"), secrets).encode()
+    yield redact(rest.decode(errors="replace"), secrets).encode()
+
+
 @contextlib.contextmanager
 def _clean_log(path: Path, secrets: tuple[str, ...], most: int) -> Iterator[int]:
     """Give a handle to write to; what is written there goes into a file line by line, cleaned."""
@@ -225,27 +255,11 @@ def _clean_log(path: Path, secrets: tuple[str, ...], most: int) -> Iterator[int]
     over = threading.Event()
 
     def copy() -> None:
-        rest, kept = b"", 0
-        os.set_blocking(out, False)
+        kept = 0
         with open(path, "ab") as log:
-            while True:
-                try:
-                    piece = os.read(out, 65536)
-                except BlockingIOError:
-                    piece = b"" if over.wait(0.05) else None
-                if piece:
-                    *lines, rest = (rest + piece).split(b"\n")
-                    lines = [line + b"\n" for line in lines]
-                elif piece is None:
-                    continue
-                else:
-                    lines = [rest]
-                text = redact(b"".join(lines).decode(errors="replace"), secrets).encode()
+            for text in _clean_lines(_pieces(out, over), secrets):
                 log.write(text[: max(0, most - kept)])
                 kept += len(text)
-                rest = b"" if not piece else rest[-65536:]
-                if not piece:
-                    return
 
     reader = threading.Thread(target=copy, name="Log", daemon=True)
     reader.start()
@@ -258,11 +272,221 @@ def _clean_log(path: Path, secrets: tuple[str, ...], most: int) -> Iterator[int]
         os.close(out)
 
 
+# %% ../../nbs/3_execution/07_engine.ipynb #cdff8838
+def choose_kernel(named: str, wanted: str = "auto") -> tuple[str, str]:
+    """The kernel to run a notebook on, and why.
+
+    Parameters
+    ----------
+    named : str
+        The kernel that the notebook names.
+    wanted : str
+        The setting: ``auto``, ``forked``, or a kernel's name.
+
+    Returns
+    -------
+    (str, str)
+        The kernel's name, and ``forked`` or the reason for an ordinary one.
+    """
+    known = KernelSpecManager().find_kernel_specs()
+    if wanted not in ("auto", "forked"):
+        return wanted, "asked for in settings.ini"
+    if wanted == "auto" and named in known and named not in ("python3", FORKED):
+        return named, "named in the notebook"
+    reason = available()
+    if not reason and FORKED not in known:
+        try:
+            install_kernelspec()
+        except OSError as err:
+            reason = f"the kernel cannot be installed: {err.strerror}"
+    return ("python3", reason) if reason else (FORKED, "forked")
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #7736bd84
+def _sockets(run: Run, parks: bool = False) -> Config:
+    folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise WorkbenchError(
+            f"{folder} belongs to somebody else", "Set TMPDIR to a folder of your own"
+        )
+    where = {"transport": "ipc", "ip": str(folder / run.run)}
+    if parks:  # others find a parked kernel by this file
+        (folder / "parked").mkdir(mode=0o700, exist_ok=True)
+        where["connection_file"] = str(folder / "parked" / f"{run.run}.json")
+    return Config(KernelManager=where)
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #429a5c36
+def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment of a run's kernel: what surrounds this thread, where the run is recorded, what is secret."""
+    return (
+        child_environment()
+        | mlflow_environment(run.folder)
+        | {
+            "MLWORKBENCH": str(wb.root),
+            "MLWORKBENCH_RUN": run.run,
+            "PYTHONHASHSEED": "0",
+            "PLOTLY_RENDERER": "plotly_mimetype",
+            "MLWORKBENCH_SECRETS": json.dumps(secrets),
+        }
+    )
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #83cda524
+def _left(output: Any) -> bool:
+    """Whether a cell ended the notebook with ``sys.exit(0)``: to Papermill that is no error."""
+    return output.ename == "SystemExit" and output.evalue in ("", "0")
+
+
+def failed_cell(notebook: Any) -> str | None:
+    """What stopped a notebook: ``cell 4, line 2: ZeroDivisionError: division by zero``; None if nothing did."""
+    for index, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" and not _left(output):
+                trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
+                found = re.findall(r"(?:Cell\s+In\s*\[\d+\].*?line|-+>\s*)\s*(\d+)", trace)
+                places = [n for n in found if int(n) <= len(cell.source.splitlines())]
+                number = cell_number(notebook.cells, index)
+                where = f"cell {number}" + (f", line {places[0]}" if places else "")
+                said = [where, output.ename, *([output.evalue] if output.evalue.strip() else [])]
+                return " ".join(": ".join(said).split())[:500]
+    return None
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #b1a9a973
+@contextlib.contextmanager
+def tracked_run(
+    name: str | None = None, *, wb: Workbench | None = None, **about: Any
+) -> Iterator[Run]:
+    """Open a run for the block, and record how the block ended.
+
+    Parameters
+    ----------
+    name : str, optional
+    wb : Workbench, optional
+    **about
+        As for ``open_run``.
+
+    Yields
+    ------
+    Run
+
+    Raises
+    ------
+    WorkbenchError
+        The block's own, with the run's name in front and where to look in the hint.
+    """
+    wb = open_workbench(wb)
+    run = open_run(name, wb=wb, **about)
+    try:
+        yield run
+    except KeyboardInterrupt:
+        with contextlib.suppress(Replaced):  # whoever took its place is told by itself
+            settle_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
+        raise
+    except WorkbenchError as err:
+        state = getattr(err, "state", "failed")
+        settle_run(run.run, state, str(err), wb=wb, **_keep_files(run, wb))
+        raise _of_run(err, state, run, wb) from err
+    except BaseException as err:
+        said = f"{type(err).__name__}: {err}"[:500]
+        settle_run(run.run, "failed", said, wb=wb, **_keep_files(run, wb))
+        raise
+    settle_run(run.run, "finished", wb=wb, **_keep_files(run, wb))
+
+
+def _of_run(err: WorkbenchError, state: str, run: Run, wb: Workbench) -> WorkbenchError:
+    """An error with the run's name in front (as it is now: one that failed gives its number back)."""
+    kept = run.folder / "notebook.ipynb"
+    name = read_run(run.run, wb).name
+    said = type(err)(
+        f"run {name} ({run.run}): {err.message}", f"See {kept}" if kept.exists() else err.hint
+    )
+    said.state = state
+    return said
+
+
+def _keep_files(run: Run, wb: Workbench) -> dict:
+    """Tidy the folder of a run that ends; what is recorded of it: its files, and what it says of itself."""
+    keep_logged(run, wb)
+    marks = (cell_at_work(run.folder) or {}).get("facts", {})
+    for name in ("progress.json", "inner.json", CANCEL):
+        (run.folder / name).unlink(missing_ok=True)
+    log = run.folder / "kernel.log"
+    if log.exists() and not log.stat().st_size:
+        log.unlink()
+    files = {"notebook.ipynb": "notebook", "source.ipynb": "source", "usage.json": "usage"}
+    return {"marks": marks, "files": files}
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #472e13b3
+def _execute(
+    nb_man: Any,
+    kernel_name: str,
+    run: Run,
+    report: Progress = silent,
+    cwd: "Path | None" = None,
+    hidden: dict | None = None,
+    park: Callable | None = None,
+    **options: Any,
+) -> None:
+    """Execute a notebook's cells in a kernel of their own, watched and in bounds."""
+    options.pop("input_path", None)
+    hidden = hidden or {"secrets": (), "sources": {}, "wb": open_workbench(None)}
+    wb = hidden["wb"]
+    limits = run_limits(wb)
+    client = _Client(
+        nb_man,
+        config=_sockets(run, parks=park is not None),
+        timeout=options.pop("execution_timeout", None),
+        startup_timeout=options.pop("start_timeout", 60),
+        kernel_name=kernel_name,
+        **{k: v for k, v in options.items() if k in ("log_output", "stdout_file", "stderr_file")},
+    )
+    client.folder, client.report, client.most = run.folder, report, limits.output
+    client.secrets, client.sources = hidden["secrets"], hidden["sources"]
+    kernel = {"env": kernel_environment(run, wb, client.secrets)} | (
+        {"cwd": str(cwd)} if cwd else {}
+    )
+    guard = _Guard(client, Watch(0, run.folder, limits))
+    if park is not None:
+        client.park = functools.partial(park, run, client, guard)
+    guard.start()
+    try:
+        with _clean_log(run.folder / "kernel.log", client.secrets, limits.output) as log:
+            client.execute(**kernel, stdout=log, stderr=log)
+    except RuntimeError as err:
+        if client.stopped():
+            raise KeyboardInterrupt from err
+        if not guard.why:
+            _refuse_dead(err)
+            raise
+    finally:
+        guard.over.set()
+        guard.join(5)
+        _note_peak(run.folder, client.peak_memory)
+    if guard.why:
+        raise Stopped(guard.why)
+
+
+def _refuse_dead(err: RuntimeError) -> None:
+    """Say in our words that a kernel died; to Jupyter one that ends while it starts is not dead yet."""
+    if isinstance(err, DeadKernelError):
+        raise WorkbenchError(
+            "the kernel died", "It ran out of memory, or was killed; see the last cell"
+        ) from err
+
+
+def _note_peak(folder: Path, peak: int) -> None:
+    """Leave a kernel's peak of memory, in bytes, where whoever closes the run finds it."""
+    if peak:
+        at = cell_at_work(folder) or {"cell": 1, "cells": 1, "line": ""}
+        said = at | {"facts": {"peak_memory": str(peak)}}
+        replace_file(folder / "progress.json", json.dumps(said))
+
+
 # %% ../../nbs/3_execution/07_engine.ipynb #a6d61689
-class _CellFailed(WorkbenchError):
-    """A cell failed: recorded here; Papermill looks at the cells itself and raises its own error."""
-
-
 def _check_given(nb: Any, values: dict) -> None:
     """Refuse what `mlworkbench run` would; a name whose default is computed in its cell is free."""
     tagged = (c for c in nb.cells if "parameters" in c.metadata.get("tags", []))
@@ -278,6 +502,11 @@ def _check_given(nb: Any, values: dict) -> None:
     except UserError as err:
         hint = f"{err.hint}; `undeclared = take` below [jobs] in settings.ini runs it all the same"
         raise UserError(err.message, hint) from err
+
+
+# %% ../../nbs/3_execution/07_engine.ipynb #f6f751d3
+class _CellFailed(WorkbenchError):
+    """A cell failed: recorded here; Papermill looks at the cells itself and raises its own error."""
 
 
 class WorkbenchEngine(NBClientEngine):
@@ -328,201 +557,3 @@ class WorkbenchEngine(NBClientEngine):
             _execute(nb_man, kernel_name, run, **options)
             if found := failed_cell(nb_man.nb):
                 raise _CellFailed(f"the notebook failed in {found}")
-
-
-# %% ../../nbs/3_execution/07_engine.ipynb #038a7ac2
-def kernel_environment(run: Run, wb: Workbench, secrets: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of a run's kernel: what surrounds this thread, where the run is recorded, what is secret."""
-    return (
-        child_environment()
-        | mlflow_environment(run.folder)
-        | {
-            "MLWORKBENCH": str(wb.root),
-            "MLWORKBENCH_RUN": run.run,
-            "PYTHONHASHSEED": "0",
-            "PLOTLY_RENDERER": "plotly_mimetype",
-            "MLWORKBENCH_SECRETS": json.dumps(secrets),
-        }
-    )
-
-
-def _execute(
-    nb_man: Any,
-    kernel_name: str,
-    run: Run,
-    report: Progress = silent,
-    cwd: "Path | None" = None,
-    hidden: dict | None = None,
-    park: Callable | None = None,
-    **options: Any,
-) -> None:
-    options.pop("input_path", None)
-    hidden = hidden or {"secrets": (), "sources": {}, "wb": open_workbench(None)}
-    wb = hidden["wb"]
-    limits = run_limits(wb)
-    client = _Client(
-        nb_man,
-        config=_sockets(run, parks=park is not None),
-        timeout=options.pop("execution_timeout", None),
-        startup_timeout=options.pop("start_timeout", 60),
-        kernel_name=kernel_name,
-        **{k: v for k, v in options.items() if k in ("log_output", "stdout_file", "stderr_file")},
-    )
-    client.folder, client.report, client.most = run.folder, report, limits.output
-    client.secrets, client.sources = hidden["secrets"], hidden["sources"]
-    kernel = {"env": kernel_environment(run, wb, client.secrets)} | (
-        {"cwd": str(cwd)} if cwd else {}
-    )
-    guard = _Guard(client, Watch(0, run.folder, limits))
-    if park is not None:
-        client.park = functools.partial(park, run, client, guard)
-    guard.start()
-    try:
-        with _clean_log(run.folder / "kernel.log", client.secrets, limits.output) as log:
-            client.execute(**kernel, stdout=log, stderr=log)
-    except (
-        RuntimeError
-    ) as err:  # a kernel that ends while it starts is not yet a dead one to Jupyter
-        if client.stopped():
-            raise KeyboardInterrupt from err
-        if not guard.why and not isinstance(err, DeadKernelError):
-            raise
-        if not guard.why:
-            raise WorkbenchError(
-                "the kernel died", "It ran out of memory, or was killed; see the last cell"
-            ) from err
-    finally:
-        guard.over.set()
-        guard.join(5)
-        if client.peak_memory:
-            at = cell_at_work(run.folder) or {"cell": 1, "cells": 1, "line": ""}
-            facts = {"peak_memory": str(client.peak_memory)}
-            replace_file(run.folder / "progress.json", json.dumps(at | {"facts": facts}))
-    if guard.why:
-        raise Stopped(guard.why)
-
-
-def _sockets(run: Run, parks: bool = False) -> Config:
-    folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise WorkbenchError(
-            f"{folder} belongs to somebody else", "Set TMPDIR to a folder of your own"
-        )
-    where = {"transport": "ipc", "ip": str(folder / run.run)}
-    if parks:  # others find a parked kernel by this file
-        (folder / "parked").mkdir(mode=0o700, exist_ok=True)
-        where["connection_file"] = str(folder / "parked" / f"{run.run}.json")
-    return Config(KernelManager=where)
-
-
-def choose_kernel(named: str, wanted: str = "auto") -> tuple[str, str]:
-    """The kernel to run a notebook on, and why.
-
-    Parameters
-    ----------
-    named : str
-        The kernel that the notebook names.
-    wanted : str
-        The setting: ``auto``, ``forked``, or a kernel's name.
-
-    Returns
-    -------
-    (str, str)
-        The kernel's name, and ``forked`` or the reason for an ordinary one.
-    """
-    known = KernelSpecManager().find_kernel_specs()
-    if wanted not in ("auto", "forked"):
-        return wanted, "asked for in settings.ini"
-    if wanted == "auto" and named in known and named not in ("python3", FORKED):
-        return named, "named in the notebook"
-    reason = available()
-    if not reason and FORKED not in known:
-        try:
-            install_kernelspec()
-        except OSError as err:
-            reason = f"the kernel cannot be installed: {err.strerror}"
-    return ("python3", reason) if reason else (FORKED, "forked")
-
-
-# %% ../../nbs/3_execution/07_engine.ipynb #db1eafdf
-def _left(output: Any) -> bool:
-    """Whether a cell ended the notebook with ``sys.exit(0)``: to Papermill that is no error."""
-    return output.ename == "SystemExit" and output.evalue in ("", "0")
-
-
-def failed_cell(notebook: Any) -> str | None:
-    """What stopped a notebook: ``cell 4, line 2: ZeroDivisionError: division by zero``; None if nothing did."""
-    for index, cell in enumerate(notebook.cells):
-        for output in cell.get("outputs", []):
-            if output.output_type == "error" and not _left(output):
-                trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
-                found = re.findall(r"(?:Cell\s+In\s*\[\d+\].*?line|-+>\s*)\s*(\d+)", trace)
-                places = [n for n in found if int(n) <= len(cell.source.splitlines())]
-                number = cell_number(notebook.cells, index)
-                where = f"cell {number}" + (f", line {places[0]}" if places else "")
-                said = [where, output.ename, *([output.evalue] if output.evalue.strip() else [])]
-                return " ".join(": ".join(said).split())[:500]
-    return None
-
-
-# %% ../../nbs/3_execution/07_engine.ipynb #88896299
-@contextlib.contextmanager
-def tracked_run(
-    name: str | None = None, *, wb: Workbench | None = None, **about: Any
-) -> Iterator[Run]:
-    """Open a run for the block, and record how the block ended.
-
-    Parameters
-    ----------
-    name : str, optional
-    wb : Workbench, optional
-    **about
-        As for ``open_run``.
-
-    Yields
-    ------
-    Run
-
-    Raises
-    ------
-    WorkbenchError
-        The block's own, with the run's name in front and where to look in the hint.
-    """
-    wb = open_workbench(wb)
-    run = open_run(name, wb=wb, **about)
-    try:
-        yield run
-    except KeyboardInterrupt:
-        with contextlib.suppress(Replaced):  # whoever took its place is told by itself
-            settle_run(run.run, "interrupted", "stopped by the user", wb=wb, **_keep_files(run, wb))
-        raise
-    except WorkbenchError as err:
-        state = getattr(err, "state", "failed")
-        closed = close_run(run.run, state, str(err), wb=wb, **_keep_files(run, wb))
-        hint = (
-            f"See {run.folder / 'notebook.ipynb'}"
-            if (run.folder / "notebook.ipynb").exists()
-            else err.hint
-        )
-        said = type(err)(f"run {closed.name} ({run.run}): {err.message}", hint)
-        said.state = state
-        raise said from err
-    except BaseException as err:
-        said = f"{type(err).__name__}: {err}"[:500]
-        settle_run(run.run, "failed", said, wb=wb, **_keep_files(run, wb))
-        raise
-    settle_run(run.run, "finished", wb=wb, **_keep_files(run, wb))
-
-
-def _keep_files(run: Run, wb: Workbench) -> dict:
-    """Tidy the folder of a run that ends; what is recorded of it: its files, and what it says of itself."""
-    keep_logged(run, wb)
-    marks = (cell_at_work(run.folder) or {}).get("facts", {})
-    for name in ("progress.json", "inner.json", CANCEL):
-        (run.folder / name).unlink(missing_ok=True)
-    log = run.folder / "kernel.log"
-    if log.exists() and not log.stat().st_size:
-        log.unlink()
-    files = {"notebook.ipynb": "notebook", "source.ipynb": "source", "usage.json": "usage"}
-    return {"marks": marks, "files": files}

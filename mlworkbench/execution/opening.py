@@ -268,17 +268,14 @@ def _note_files(db: sa.Connection, run: str, folder: Path, files: dict[str, str]
 
 
 # %% ../../nbs/3_execution/02_opening.ipynb #28fd441a
-def close_run(
-    run: str,
-    state: str,
-    error: str | None = None,
-    wb: Workbench | None = None,
-    marks: dict[str, str] | None = None,
-    files: dict[str, str] | None = None,
-) -> Run:
-    """Record how a run ended, release its lock, and read it.
+def close_run(run: str, state: str, error: str | None = None, wb: Workbench | None = None) -> Run:
+    """Record how a run ended, and read it: ``settle_run`` where its picture is wanted.
 
     Parameters and errors are those of ``settle_run``.
+
+    Returns
+    -------
+    Run
     """
-    settle_run(run, state, error, wb, marks, files)
+    settle_run(run, state, error, wb)
     return read_run(run, wb)
