@@ -62,9 +62,22 @@ def quarantined(table: str, wb: Workbench | str | Path | None = None) -> list[di
 
 
 # %% ../../nbs/2_data/07_mending.ipynb #c8abe37b
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_LED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
+def _plain(value: object) -> object:
+    """A value that no spreadsheet computes."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_LED) else value
+
+
+def _as_before(text: str | None) -> str | None:
+    """A value as it was before `_plain`; empty is missing."""
+    if text and text[0] == "'" and text[1:].startswith(_LED):
+        return text[1:]
+    return text or None
+
+
+# %% ../../nbs/2_data/07_mending.ipynb #ecf1fcd3
 def write_quarantine(table: str, file: str | Path, wb: Workbench | str | Path | None = None) -> int:
     """Write the quarantined rows of a table to a CSV file, to be mended there.
 
@@ -103,10 +116,7 @@ def write_quarantine(table: str, file: str | Path, wb: Workbench | str | Path | 
     return len(rows)
 
 
-def _plain(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
+# %% ../../nbs/2_data/07_mending.ipynb #b0daa877
 def _mended(file: str | Path, columns: Mapping[str, str]) -> dict[str, dict]:
     """The rows of a mended file: id to values."""
     found = {}
@@ -117,11 +127,7 @@ def _mended(file: str | Path, columns: Mapping[str, str]) -> dict[str, dict]:
                     raise UserError(
                         f"{file} has no column mlw_id", "Mend the file that `--export` wrote"
                     )
-                texts = {c: row.get(c) or None for c in columns}
-                found[row["mlw_id"]] = {
-                    c: t[1:] if t and t[0] == "'" and t[1:].startswith(_FORMULA) else t
-                    for c, t in texts.items()
-                }
+                found[row["mlw_id"]] = {c: _as_before(row.get(c)) for c in columns}
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise UserError(
             f"{file} cannot be read: {err}", "It is the CSV file that `--export` wrote"
@@ -163,6 +169,7 @@ def _as_it_is(contract: Contract) -> Contract:
     return replace(contract, columns=columns)
 
 
+# %% ../../nbs/2_data/07_mending.ipynb #4bb0e826
 def _protected(
     rows: list[dict], held: dict[str, dict], contract: Contract, wb: Workbench
 ) -> list[dict]:
@@ -193,6 +200,64 @@ def _protected(
 
 
 # %% ../../nbs/2_data/07_mending.ipynb #78271905
+def _hold_back(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, str],
+    key: tuple[str, ...],
+    rows: list[dict],
+) -> None:
+    """Call broken what would change a row of the table, and is no upsert or older than that row."""
+    import pyarrow as pa
+
+    if not key:
+        return
+    over = pa.array([r["upserts"] for r in rows], pa.int64())
+    con.register("mlw_over", pa.table({"n": range(1, len(rows) + 1), "upserts": over}))
+    met = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in key)
+    own = any(n.lower() == "snapshot_id" for n in columns)  # hides the lake's own: not to be told
+    con.execute(
+        "UPDATE mlw_staged AS s SET mlw_what = 'broken', mlw_reason = s.mlw_reason "
+        "|| CASE WHEN o.upserts IS NULL THEN '' ELSE ', written since' END "
+        f"FROM mlw_over o, {quoted(table)} t WHERE {met} AND o.n = s.mlw_row AND s.mlw_what = 'updated' "
+        f"AND coalesce({'NULL' if own else 't.snapshot_id > o.upserts'}, true)"
+    )
+    con.unregister("mlw_over")
+
+
+# %% ../../nbs/2_data/07_mending.ipynb #a1b7a737
+def _return(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    part: Part,
+    file: Path,
+    contract: Contract,
+    rows: list[dict],
+) -> dict:
+    """Take the rows that pass, in an open transaction; gives how many did what."""
+    tell_apart(con, [file], list(part.columns), contract.key, table, upsert=True)
+    _hold_back(con, table, part.columns, contract.key, rows)
+    write_staged(con, table, list(part.columns), contract.key)
+    done = con.execute("SELECT mlw_row, mlw_what FROM mlw_staged").fetchall()
+    gone = [rows[n - 1]["id"] for n, what in done if what != "broken"]
+    marks = ", ".join(map(literal, gone)) or "NULL"
+    added = [rows[n - 1]["id"] for n, what in done if what == "added"]
+    con.execute(
+        "UPDATE mlw_sources SET rows = mlw_sources.rows + n FROM (SELECT sha256 AS mark, count(*) AS n FROM mlw_quarantine "
+        "WHERE list_contains(?, id) GROUP BY ALL) WHERE sha256 = mark AND lower(table_name) = lower(?)",
+        [added, table],
+    )
+    con.execute(f"DELETE FROM mlw_quarantine WHERE id IN ({marks})")
+    for b in broken_rows(con, [part], list(part.columns)):
+        if (b.reason, b.column) != (rows[b.line - 1]["reason"], rows[b.line - 1]["column"]):
+            con.execute(
+                "UPDATE mlw_quarantine SET reason = ?, column_name = ? WHERE id = ?",
+                [b.reason, b.column, rows[b.line - 1]["id"]],
+            )
+    return {what: sum(w == what for _, w in done) for what in ("added", "updated", "unchanged")}
+
+
+# %% ../../nbs/2_data/07_mending.ipynb #f6c18ea6
 def replay(
     table: str, mended: str | Path | None = None, wb: Workbench | str | Path | None = None
 ) -> dict:
@@ -243,62 +308,6 @@ def replay(
         write_contract(table, wb)
     left = len(all_) - sum(told.values())
     return {"table": table, "snapshot": snapshot, "rows": len(all_), **told, "quarantined": left}
-
-
-def _return(
-    con: duckdb.DuckDBPyConnection,
-    table: str,
-    part: Part,
-    file: Path,
-    contract: Contract,
-    rows: list[dict],
-) -> dict:
-    """Take the rows that pass, in an open transaction; gives how many did what."""
-    tell_apart(con, [file], list(part.columns), contract.key, table, upsert=True)
-    _hold_back(con, table, part.columns, contract.key, rows)
-    write_staged(con, table, list(part.columns), contract.key)
-    done = con.execute("SELECT mlw_row, mlw_what FROM mlw_staged").fetchall()
-    gone = [rows[n - 1]["id"] for n, what in done if what != "broken"]
-    marks = ", ".join(map(literal, gone)) or "NULL"
-    added = [rows[n - 1]["id"] for n, what in done if what == "added"]
-    con.execute(
-        "UPDATE mlw_sources SET rows = mlw_sources.rows + n FROM (SELECT sha256 AS mark, count(*) AS n FROM mlw_quarantine "
-        "WHERE list_contains(?, id) GROUP BY ALL) WHERE sha256 = mark AND lower(table_name) = lower(?)",
-        [added, table],
-    )
-    con.execute(f"DELETE FROM mlw_quarantine WHERE id IN ({marks})")
-    for b in broken_rows(con, [part], list(part.columns)):
-        if (b.reason, b.column) != (rows[b.line - 1]["reason"], rows[b.line - 1]["column"]):
-            con.execute(
-                "UPDATE mlw_quarantine SET reason = ?, column_name = ? WHERE id = ?",
-                [b.reason, b.column, rows[b.line - 1]["id"]],
-            )
-    return {what: sum(w == what for _, w in done) for what in ("added", "updated", "unchanged")}
-
-
-def _hold_back(
-    con: duckdb.DuckDBPyConnection,
-    table: str,
-    columns: Mapping[str, str],
-    key: tuple[str, ...],
-    rows: list[dict],
-) -> None:
-    """Call broken what would change a row of the table, and is no upsert or older than that row."""
-    import pyarrow as pa
-
-    if not key:
-        return
-    over = pa.array([r["upserts"] for r in rows], pa.int64())
-    con.register("mlw_over", pa.table({"n": range(1, len(rows) + 1), "upserts": over}))
-    met = " AND ".join(f"t.{quoted(k)} = s.{quoted(k)}" for k in key)
-    own = any(n.lower() == "snapshot_id" for n in columns)  # hides the lake's own: not to be told
-    con.execute(
-        "UPDATE mlw_staged AS s SET mlw_what = 'broken', mlw_reason = s.mlw_reason "
-        "|| CASE WHEN o.upserts IS NULL THEN '' ELSE ', written since' END "
-        f"FROM mlw_over o, {quoted(table)} t WHERE {met} AND o.n = s.mlw_row AND s.mlw_what = 'updated' "
-        f"AND coalesce({'NULL' if own else 't.snapshot_id > o.upserts'}, true)"
-    )
-    con.unregister("mlw_over")
 
 
 # %% ../../nbs/2_data/07_mending.ipynb #5e1f7a34
