@@ -45,6 +45,7 @@ def address(source: Any) -> str:
     return source if isinstance(source, str) and _ADDRESS.match(source) else ""
 
 
+# %% ../../nbs/2_data/05_remote.ipynb #adac90bf
 def shown(text: str) -> str:
     """An address without name, password, query and fragment: fit for a log."""
     parts = urllib.parse.urlsplit(text)
@@ -53,10 +54,8 @@ def shown(text: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-# %% ../../nbs/2_data/05_remote.ipynb #f8ff28bb
+# %% ../../nbs/2_data/05_remote.ipynb #038ca419
 WAIT = 30  # seconds of silence
-LONGEST = 3600  # seconds of a download
-TRIES = 4  # how often a download that breaks off is asked for
 
 
 class _Guarded(urllib.request.HTTPRedirectHandler):
@@ -88,6 +87,83 @@ def _opener() -> urllib.request.OpenerDirector:
     return made
 
 
+# %% ../../nbs/2_data/05_remote.ipynb #106704e8
+def _asked(source: str, file: IO[bytes], mark: str) -> HTTPResponse:
+    """Ask for what is missing of a file; its copy is empty where the server begins anew."""
+    headers = {"Range": f"bytes={file.tell()}-", "If-Range": mark} if file.tell() else {}
+    answer = _opener().open(urllib.request.Request(source, headers=headers), timeout=WAIT)
+    held = str(answer.headers.get("Content-Range") or "").startswith(f"bytes {file.tell()}-")
+    if answer.status != 206 or not held:
+        file.seek(0)
+        file.truncate()
+    if answer.status == 206 and not held:
+        answer.close()
+        raise ValueError("it sent other bytes than it was asked for")
+    return answer
+
+
+def _whole(answer: HTTPResponse, done: int) -> int:
+    """How long a file is; -1 where the server does not say."""
+    left = int(answer.headers.get("Content-Length") or -1)
+    return done + left if left >= 0 else -1
+
+
+def _mark(answer: HTTPResponse) -> str:
+    """What tells this state of the file from another; empty where nothing surely does."""
+    tag = str(answer.headers.get("ETag") or "")
+    return "" if tag.startswith("W/") else tag
+
+
+# %% ../../nbs/2_data/05_remote.ipynb #b6e54dbc
+LONGEST = 3600  # seconds of a download
+TRIES = 4  # how often a download that breaks off is asked for
+
+
+def _download(
+    source: str, file: IO[bytes], most: int, scratch: Scratch
+) -> tuple[int, Exception | None]:
+    """Copy a file in bounds of bytes and time; how long it should be (-1: unknown), and what went wrong last."""
+    until, told, mark, failed = time.monotonic() + LONGEST, -1, "", None
+    for _ in range(TRIES):
+        try:
+            with _asked(source, file, mark) as answer:
+                told, mark = _whole(answer, file.tell()), _mark(answer)
+                while piece := answer.read1(1 << 20):
+                    done = file.tell() + len(piece)
+                    _refuse_beyond(max(done, told), most, until, shown(source))
+                    scratch.refuse_more(done, shown(source))
+                    file.write(piece)
+            failed = None
+        except (urllib.error.URLError, HTTPException, OSError, ValueError) as err:
+            failed = err
+        if not mark or (failed is None and told in (-1, file.tell())):
+            break
+    return told, failed
+
+
+def _refuse_beyond(size: int, most: int, until: float, name: str) -> None:
+    """Refuse more bytes than allowed, and a download that goes on for ever."""
+    if size > most:
+        raise UserError(
+            f"{name} has more than {most:,} bytes", "Raise [ingest] most_bytes in settings.ini"
+        )
+    if time.monotonic() > until:
+        raise WorkbenchError(f"{name} took longer than {LONGEST} seconds", "Fetch it yourself")
+
+
+# %% ../../nbs/2_data/05_remote.ipynb #02a68d2f
+def _refuse_page(file: IO[bytes], name: str) -> None:
+    """Refuse a page for people, such as one to sign in."""
+    file.seek(0)
+    head = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise UserError(
+            f"{name} answers with a page in HTML, and not with data",
+            "Does it want a sign-in? Open it in a browser, and name the address of the file itself",
+        )
+
+
+# %% ../../nbs/2_data/05_remote.ipynb #ba725871
 def fetch(source: str, scratch: Scratch, most: int) -> Path:
     """Fetch a file over HTTP(S).
 
@@ -117,21 +193,9 @@ def fetch(source: str, scratch: Scratch, most: int) -> Path:
             f"{name} was given with a name and password",
             "They would stand in logs; fetch it yourself",
         )
-    plain = re.sub(r"[^\w.-]+", "_", urllib.parse.unquote(parts.path).rsplit("/", 1)[-1]).lstrip(
-        "."
-    )
-    path, file = nameless(scratch, plain or "download")
-    until, told, mark, failed = time.monotonic() + LONGEST, -1, "", None
-    for _ in range(TRIES):
-        try:
-            with _asked(source, file, mark) as answer:
-                told, mark = _whole(answer, file.tell()), _mark(answer)
-                _copy(answer, file, name, max(told, 0), most, until, scratch)
-            failed = None
-        except (urllib.error.URLError, HTTPException, OSError, ValueError) as err:
-            failed = err
-        if not mark or (failed is None and told in (-1, file.tell())):
-            break
+    last = urllib.parse.unquote(parts.path).rsplit("/", 1)[-1]
+    path, file = nameless(scratch, re.sub(r"[^\w.-]+", "_", last).lstrip(".") or "download")
+    told, failed = _download(source, file, most, scratch)
     file.flush()
     done = file.tell()
     if failed is not None and done == 0:
@@ -148,66 +212,15 @@ def fetch(source: str, scratch: Scratch, most: int) -> Path:
     return path
 
 
-def _asked(source: str, file: IO[bytes], mark: str) -> HTTPResponse:
-    """Ask for what is missing of a file; its copy is empty where the server begins anew."""
-    headers = {"Range": f"bytes={file.tell()}-", "If-Range": mark} if file.tell() else {}
-    answer = _opener().open(urllib.request.Request(source, headers=headers), timeout=WAIT)
-    held = str(answer.headers.get("Content-Range") or "").startswith(f"bytes {file.tell()}-")
-    if answer.status != 206 or not held:
-        file.seek(0)
-        file.truncate()
-    if answer.status == 206 and not held:
-        answer.close()
-        raise ValueError("it sent other bytes than it was asked for")
-    return answer
-
-
-def _whole(answer: HTTPResponse, done: int) -> int:
-    """How long a file is; -1 where the server does not say."""
-    left = int(answer.headers.get("Content-Length") or -1)
-    return done + left if left >= 0 else -1
-
-
-def _mark(answer: HTTPResponse) -> str:
-    """What tells this state of the file from another; empty where nothing surely does."""
-    tag = str(answer.headers.get("ETag") or "")
-    return "" if tag.startswith("W/") else tag
-
-
-def _copy(
-    answer: HTTPResponse,
-    file: IO[bytes],
-    name: str,
-    told: int,
-    most: int,
-    until: float,
-    scratch: Scratch,
-) -> None:
-    """Copy what comes, in bounds of bytes and of time."""
-    while piece := answer.read1(1 << 20):
-        done = file.tell() + len(piece)
-        if max(done, told) > most:
-            raise UserError(
-                f"{name} has more than {most:,} bytes", "Raise [ingest] most_bytes in settings.ini"
-            )
-        if time.monotonic() > until:
-            raise WorkbenchError(f"{name} took longer than {LONGEST} seconds", "Fetch it yourself")
-        scratch.refuse_more(done, name)
-        file.write(piece)
-
-
-def _refuse_page(file: IO[bytes], name: str) -> None:
-    """Refuse a page for people, such as one to sign in."""
-    file.seek(0)
-    head = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        raise UserError(
-            f"{name} answers with a page in HTML, and not with data",
-            "Does it want a sign-in? Open it in a browser, and name the address of the file itself",
-        )
-
-
 # %% ../../nbs/2_data/05_remote.ipynb #9ae6fecd
+def _without_secret(text: str, source: str) -> str:
+    parts = urllib.parse.urlsplit(source)
+    for secret in (source, parts.password or source, parts.netloc):
+        text = text.replace(secret, "…")
+    return text
+
+
+# %% ../../nbs/2_data/05_remote.ipynb #0ebc017e
 @contextlib.contextmanager
 def queried(source: str, query: str) -> Iterator[duckdb.DuckDBPyRelation]:
     """Ask a PostgreSQL database, in a read-only transaction.
@@ -251,10 +264,3 @@ def queried(source: str, query: str) -> Iterator[duckdb.DuckDBPyRelation]:
         except duckdb.Error as err:
             said = _without_secret(shortened(err), source)
             raise UserError(f"the query to {name} fails: {said}", "It must be one SELECT") from None
-
-
-def _without_secret(text: str, source: str) -> str:
-    parts = urllib.parse.urlsplit(source)
-    for secret in (source, parts.password or source, parts.netloc):
-        text = text.replace(secret, "…")
-    return text

@@ -18,8 +18,8 @@ __all__ = [
     "run_table",
     "same_everywhere",
     "value_words",
-    "condition_words",
     "chosen",
+    "condition_words",
 ]
 
 # %% ../../nbs/7_desk/07_views.ipynb #efc52f31
@@ -170,8 +170,9 @@ def metric_order(found: Sequence[Run]) -> list[str]:
     return sorted((n for n in named if n in known), key=lambda n: (n != lead, n in late))
 
 
-def _value(run: Run, metric: str | None, part: str = "value") -> float | None:
-    return run.metrics.get(metric, {}).get(part) if metric else None
+# %% ../../nbs/7_desk/07_views.ipynb #4fa0625b
+def _value(run: Run, metric: str, part: str = "value") -> float | None:
+    return run.metrics.get(metric, {}).get(part)
 
 
 _OWN = "name state interval experiment kind by started took moment".split() + [
@@ -179,6 +180,28 @@ _OWN = "name state interval experiment kind by started took moment".split() + [
 ]  # fmt: skip
 
 
+def _column(metric: str) -> str:
+    """The column of a metric."""
+    return f"{metric} (metric)" if metric in _OWN else metric
+
+
+def _to_champion(run: Run, metric: str, champions: Mapping[str, Run]) -> float | None:
+    """A run's metric less that of its experiment's champion; None for a champion itself."""
+    held = _value(champions[run.experiment], metric) if run.experiment in champions else None
+    value = _value(run, metric)
+    if value is None or held is None or run in champions.values():
+        return None
+    return value - held
+
+
+def _one_kind(column: pd.Series) -> pd.Series:
+    known = column.dropna()
+    if known.map(lambda v: isinstance(v, int | float) and not isinstance(v, bool)).all():
+        return pd.to_numeric(column)
+    return column.map(lambda v: None if v is None or v is pd.NA or v != v else str(v))
+
+
+# %% ../../nbs/7_desk/07_views.ipynb #209e61df
 def run_table(
     found: Sequence[Run],
     champions: Mapping[str, Run] | None = None,
@@ -203,22 +226,18 @@ def run_table(
     lead, rows = leading_metric(found), []
     metrics = metric_order(found)
     params = list(dict.fromkeys(n for r in reversed(found) for n in r.params))
-    best = {e: _value(r, lead) for e, r in (champions or {}).items()}
     for run in found:
-        value, ended = _value(run, lead), run.ended or run.started
+        took = (run.ended or run.started) - run.started
         row: dict[str, Any] = {"name": run.name, "known as": (names or {}).get(run.run, "")}
-        row["state"] = state_words(run)
-        for n in metrics[:1]:
-            row[f"{n} (metric)" if n in _OWN else n] = _value(run, n)
-            if n == lead:
-                row["interval"] = span_words(_value(run, n, "low"), _value(run, n, "high"))
-                held = best.get(run.experiment)
-                held = None if champions and run in champions.values() else held
-                row["to champion"] = None if value is None or held is None else value - held
+        row |= {"state": state_words(run)}
+        row |= {_column(n): _value(run, n) for n in metrics[:1]}
+        if lead:
+            row["interval"] = span_words(_value(run, lead, "low"), _value(run, lead, "high"))
+            row["to champion"] = _to_champion(run, lead, champions or {})
         row |= {n: run.params.get(n) for n in params if n not in row and n not in metrics}
-        row |= {f"{n} (metric)" if n in _OWN else n: _value(run, n) for n in metrics[1:]}
+        row |= {_column(n): _value(run, n) for n in metrics[1:]}
         row |= {"experiment": run.experiment, "kind": run.kind, "by": run.actor}
-        row |= {"started": ago(run.started), "took": lasting((ended - run.started).total_seconds())}
+        row |= {"started": ago(run.started), "took": lasting(took.total_seconds())}
         rows.append(row | {"what happened": run.error or ""})
     frame = pd.DataFrame(rows, index=[r.run for r in found])
     for n in [n for n in params if n in frame]:
@@ -226,13 +245,7 @@ def run_table(
     return frame
 
 
-def _one_kind(column: pd.Series) -> pd.Series:
-    known = column.dropna()
-    if known.map(lambda v: isinstance(v, int | float) and not isinstance(v, bool)).all():
-        return pd.to_numeric(column)
-    return column.map(lambda v: None if v is None or v is pd.NA or v != v else str(v))
-
-
+# %% ../../nbs/7_desk/07_views.ipynb #2b38ccb2
 _TELLING = ("known as", "what happened", "state", "to champion")
 
 
@@ -257,6 +270,26 @@ def _parts(text: str) -> tuple[str, str, str]:
     return found.groups() if found else (text, "", "")
 
 
+# %% ../../nbs/7_desk/07_views.ipynb #be18677d
+def chosen(frame: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
+    """The rows that pass every condition.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Of ``run_table``.
+    only : sequence of str
+        ``depth=6`` or ``depth!=6``; a column that is not there is passed over.
+    """
+    for text in only:
+        column, sign, value = _parts(text)
+        if column in frame.columns:
+            same = frame[column].map(value_words) == value
+            frame = frame[~same if sign == "!=" else same]
+    return frame
+
+
+# %% ../../nbs/7_desk/07_views.ipynb #f02bc61c
 _IN_RUNS = {
     "name": "name",
     "state": "state",
@@ -288,21 +321,3 @@ def condition_words(where: str, experiment: str, only: Sequence[str], found: Seq
             literal = "'" + value.replace("'", "''") + "'" if value else "NULL"
             parts.append(f"{name} IS {'NOT ' * (sign == '=')}DISTINCT FROM {literal}")
     return " AND ".join(parts)
-
-
-def chosen(frame: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
-    """The rows that pass every condition.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Of ``run_table``.
-    only : sequence of str
-        ``depth=6`` or ``depth!=6``; a column that is not there is passed over.
-    """
-    for text in only:
-        column, sign, value = _parts(text)
-        if column in frame.columns:
-            same = frame[column].map(value_words) == value
-            frame = frame[~same if sign == "!=" else same]
-    return frame

@@ -48,6 +48,27 @@ def whole_draft(folder: Path) -> str | None:
     return None
 
 
+# %% ../../nbs/3_execution/06_cells.ipynb #80dae2d5
+def _carried(text: str) -> str:
+    """A text as a terminal would show it: what a carriage return overwrites is gone."""
+    if "\r" not in text:
+        return text
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
+
+
+# %% ../../nbs/3_execution/06_cells.ipynb #df30bbaa
+def _output(kind: str, **fields: Any) -> NotebookNode:
+    """An output as the format has it (nbformat's own maker validates each: 50 ms in a fresh process)."""
+    return from_dict({"output_type": kind, **fields})
+
+
+def _as_jupyter_does(nb: NotebookNode) -> str:
+    """The text of a notebook that will not change any more (its texts become lists of lines)."""
+    return json.dumps(split_lines(nb), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+# %% ../../nbs/3_execution/06_cells.ipynb #a87394e1
 @dataclass
 class Sheet:
     """A notebook that is being executed.
@@ -136,24 +157,6 @@ class Sheet:
             self.cell.outputs.append(_output("stream", name="stderr", text=said))
         self.save()
         self.parts, self.kept, self.dropped = [], 0, 0
-
-
-def _output(kind: str, **fields: Any) -> NotebookNode:
-    """An output as the format has it (nbformat's own maker validates each: 50 ms in a fresh process)."""
-    return from_dict({"output_type": kind, **fields})
-
-
-def _as_jupyter_does(nb: NotebookNode) -> str:
-    """The text of a notebook that will not change any more (its texts become lists of lines)."""
-    return json.dumps(split_lines(nb), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-
-
-def _carried(text: str) -> str:
-    """A text as a terminal would show it: what a carriage return overwrites is gone."""
-    if "\r" not in text:
-        return text
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
 
 
 # %% ../../nbs/3_execution/06_cells.ipynb #f82d5b40
@@ -247,6 +250,7 @@ def _nobody_answers(prompt: str = "", stream: Any = None) -> str:
     )
 
 
+# %% ../../nbs/3_execution/06_cells.ipynb #5e897aee
 _ready: list[CellShell] = []
 
 
@@ -306,6 +310,7 @@ def _past_python(sheet: Sheet) -> None:
             sheet.dropped += max(0, size - sheet.most)
 
 
+# %% ../../nbs/3_execution/06_cells.ipynb #26b5548a
 def _run_cell(shell: CellShell, sheet: Sheet, source: str) -> str | None:
     """Run one cell; the name of the error that stops the notebook, or None."""
     cell = sheet.cell
@@ -331,6 +336,25 @@ def _run_cell(shell: CellShell, sheet: Sheet, source: str) -> str | None:
     return type(error).__name__
 
 
+# %% ../../nbs/3_execution/06_cells.ipynb #d866c42b
+def _at_cell(cells: list, index: int) -> dict:
+    """Which cell is at work, as its author counts and by its place in the executed notebook."""
+    lines = (s for s in cells[index].source.splitlines() if s.strip() and not s.startswith("#"))
+    number, many = cell_number(cells, index), cell_number(cells, len(cells))
+    about = {"cell": number, "cells": many, "index": index}
+    return about | {"line": next(lines, "")[:80], "at": time.time()}
+
+
+# %% ../../nbs/3_execution/06_cells.ipynb #1e80e899
+def _keep_widgets(nb: NotebookNode) -> None:
+    """Keep the state of widgets, so that the notebook shows them as they were."""
+    widgets = sys.modules.get("ipywidgets")
+    if widgets is not None and (state := widgets.Widget.get_manager_state())["state"]:
+        kind = "application/vnd.jupyter.widget-state+json"
+        nb.metadata["widgets"] = redact_tree(from_dict({kind: state}))
+
+
+# %% ../../nbs/3_execution/06_cells.ipynb #f98df6d4
 def run_cells(notebook: dict, folder: str, secrets: list[str], most: int) -> int:
     """Execute a notebook in this process: what a fork of the warm server is asked to do.
 
@@ -375,19 +399,3 @@ def run_cells(notebook: dict, folder: str, secrets: list[str], most: int) -> int
     write_over(progress, json.dumps(at | {"outcome": outcome}))
     sheet.cell = None
     return 0
-
-
-def _at_cell(cells: list, index: int) -> dict:
-    """Which cell is at work, as its author counts and by its place in the executed notebook."""
-    lines = (s for s in cells[index].source.splitlines() if s.strip() and not s.startswith("#"))
-    number, many = cell_number(cells, index), cell_number(cells, len(cells))
-    about = {"cell": number, "cells": many, "index": index}
-    return about | {"line": next(lines, "")[:80], "at": time.time()}
-
-
-def _keep_widgets(nb: NotebookNode) -> None:
-    """Keep the state of widgets, so that the notebook shows them as they were."""
-    widgets = sys.modules.get("ipywidgets")
-    if widgets is not None and (state := widgets.Widget.get_manager_state())["state"]:
-        kind = "application/vnd.jupyter.widget-state+json"
-        nb.metadata["widgets"] = redact_tree(from_dict({kind: state}))

@@ -117,25 +117,18 @@ def repeats_figure(groups: pd.DataFrame, *, most: int = 20, dark: bool = False) 
 
 
 # %% ../../nbs/4_modelling/03_run_figures.ipynb #bb5d6ff0
-_ASKED = {
-    "history": "The value of each trial, and the best so far",
-    "importance": "What moved the value",
-    "slices": "The value by each parameter",
-    "parallel": "Every trial as a line through its parameters",
-    "curves": "Values on the way; grey: given up early",
-    "timeline": "When each trial ran, and how it ended",
-}
+def _over_the_line(figure: go.Figure, theme: Theme) -> None:
+    """Draw the best so far as the staircase that it is, and the trials over it."""
+    points, *lines = figure.data
+    points.update(marker={"color": theme.palette[0], "size": 9})
+    for line in lines:
+        line.update(line={"color": theme.palette[1], "shape": "hv"}, marker_color=theme.palette[1])
+        line.name = {"Best Value": "best so far"}.get(line.name, str(line.name).lower())
+    points.name = "a trial"
+    figure.data = [*lines, points]
 
 
-_STATES = {
-    "COMPLETE": ("complete", 0),
-    "PRUNED": ("given up early", None),
-    "FAIL": ("failed or stopped", 1),
-    "RUNNING": ("running", 2),
-}
-_FOLD = 100_000  # a step of a study by folds: so much for each fold that is done
-
-
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #f5d4ff7e
 def _two_lines(name: str | None) -> str:
     """A long parameter's name, broken at the underscore nearest to its middle."""
     places = [i for i, c in enumerate(name or "") if c == "_"]
@@ -143,6 +136,58 @@ def _two_lines(name: str | None) -> str:
         return name or ""
     middle = min(places, key=lambda i: abs(i - len(name) / 2)) + 1
     return f"{name[:middle]}<br>{name[middle:]}"
+
+
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #af6b479f
+def _few_ticks(axis: go.layout.XAxis, values: list) -> None:
+    """Give a narrow logarithmic axis its ends and its middle; any other at most three ticks."""
+    axis.update(tickangle=0, nticks=3)
+    known = [float(v) for v in values if isinstance(v, int | float) and v > 0]
+    if axis.type == "log" and known:
+        at = np.unique([min(known), np.sqrt(min(known) * max(known)), max(known)])
+        axis.update(tickvals=at, ticktext=[f"{v:.2g}" for v in at])
+
+
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #bd3cebf2
+def _slices(figure: go.Figure, theme: Theme) -> None:
+    """Give narrow plots names in two lines, few ticks, and one scale from grey to the first colour."""
+    drawn = {(t.xaxis or "x").replace("x", "xaxis"): list(t.x) for t in figure.data}
+    for axis in figure.select_xaxes():
+        axis.title.text = _two_lines(axis.title.text)
+        _few_ticks(axis, drawn.get(axis.plotly_name, []))
+    bar = {"title": {"text": "trial"}, "nticks": 4, "tickformat": "d"}
+    figure.update_traces(
+        marker_colorscale=_scale(theme), marker_line_width=0, marker_size=8, marker_colorbar=bar
+    )
+
+
+def _scale(theme: Theme) -> list:
+    """From early to late, or from low to high: a faint grey to the first colour."""
+    return [[0, faint(theme.ink, 0.25)], [1, theme.palette[0]]]
+
+
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #8196131b
+def _in_scale(colour, theme: Theme):
+    """Return a shade of Optuna's blues as one of ours: its darkest would vanish on a dark ground."""
+    if not str(colour).startswith("rgb("):
+        return colour
+    red, green, blue = (float(v) for v in colour[4:-1].split(","))
+    return faint(theme.palette[0], round(1.1 - 0.9 * (red + green + blue) / 765, 2))
+
+
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #c9ecf3de
+def _parallel(figure: go.Figure, theme: Theme) -> None:
+    """Give the lines our shades, and the axes' words the muted ink of the page."""
+    figure.update_annotations(font_color=theme.muted)
+    figure.update_shapes(line_color=theme.muted)
+    for line in figure.select_traces(selector={"mode": "lines"}):
+        line.line.color = _in_scale(line.line.color, theme)
+    figure.update_traces(marker_colorscale=_scale(theme), selector={"mode": "markers"})
+    figure.update_layout(margin={"l": 64, "r": 40, "t": 72, "b": 56})
+
+
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #d4a201e1
+_FOLD = 100_000  # a step of a study by folds: so much for each fold that is done
 
 
 def _fold_by_fold(figure: go.Figure, theme: Theme) -> None:
@@ -169,32 +214,47 @@ def _fold_by_fold(figure: go.Figure, theme: Theme) -> None:
     )
 
 
-def _in_scale(colour, theme: Theme):
-    """Return a shade of Optuna's blues as one of ours: its darkest would vanish on a dark ground."""
-    if not str(colour).startswith("rgb("):
-        return colour
-    red, green, blue = (float(v) for v in colour[4:-1].split(","))
-    return faint(theme.palette[0], round(1.1 - 0.9 * (red + green + blue) / 765, 2))
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #e28fbd25
+_STATES = {
+    "COMPLETE": ("complete", 0),
+    "PRUNED": ("given up early", None),
+    "FAIL": ("failed or stopped", 1),
+    "RUNNING": ("running", 2),
+}
 
 
-def _few_ticks(axis: go.layout.XAxis, values: list) -> None:
-    """Give a narrow logarithmic axis its ends and its middle; any other at most three ticks."""
-    axis.update(tickangle=0, nticks=3)
-    known = [float(v) for v in values if isinstance(v, int | float) and v > 0]
-    if axis.type == "log" and known:
-        at = np.unique([min(known), np.sqrt(min(known) * max(known)), max(known)])
-        axis.update(tickvals=at, ticktext=[f"{v:.2g}" for v in at])
+def _timeline(figure: go.Figure, theme: Theme) -> None:
+    """Say in words how the trials ended; those given up early are grey."""
+    for bar in figure.data:
+        bar.name, place = _STATES.get(bar.name, (str(bar.name).lower(), 2))
+        bar.marker.color = theme.unsure if place is None else theme.palette[place]
 
 
-def _over_the_line(figure: go.Figure, theme: Theme) -> None:
-    """Draw the best so far as the staircase that it is, and the trials over it."""
-    points, *lines = figure.data
-    points.update(marker={"color": theme.palette[0], "size": 9})
-    for line in lines:
-        line.update(line={"color": theme.palette[1], "shape": "hv"}, marker_color=theme.palette[1])
-        line.name = {"Best Value": "best so far"}.get(line.name, str(line.name).lower())
-    points.name = "a trial"
-    figure.data = [*lines, points]
+# %% ../../nbs/4_modelling/03_run_figures.ipynb #6cbc95aa
+_ASKED = {
+    "history": "The value of each trial, and the best so far",
+    "importance": "What moved the value",
+    "slices": "The value by each parameter",
+    "parallel": "Every trial as a line through its parameters",
+    "curves": "Values on the way; grey: given up early",
+    "timeline": "When each trial ran, and how it ended",
+}
+_AXES = {
+    "Objective Value": "value",
+    "Intermediate Value": "value",
+    "Hyperparameter": "",
+    "Hyperparameter Importance": "share of the importance",
+    "Trial": "trial",
+    "Step": "step",
+    "Datetime": "",
+}
+_MORE = {
+    "history": _over_the_line,
+    "slices": _slices,
+    "parallel": _parallel,
+    "curves": _fold_by_fold,
+    "timeline": _timeline,
+}
 
 
 def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figure:
@@ -205,52 +265,21 @@ def study_figure(name: str, figure: go.Figure, *, dark: bool = False) -> go.Figu
     name : str
         As ``study_figures`` calls it.
     figure : plotly.graph_objects.Figure
+        Optuna's; it is not changed.
     dark : bool
         For a dark ground.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
     """
     dressed = go.Figure(figure).update_layout(
         template=template(dark), title={"text": _ASKED.get(name, shown_text(name))}, width=None,
         height=440 if name == "parallel" else 400, showlegend=name in ("history", "timeline"),
         plot_bgcolor="rgba(0,0,0,0)",
     )  # fmt: skip
-    theme = DARK if dark else LIGHT
-    scale = [[0, faint(theme.ink, 0.25)], [1, theme.palette[0]]]
-    words = {
-        "Objective Value": "value",
-        "Intermediate Value": "value",
-        "Hyperparameter": "",
-        "Trial": "trial",
-    }
-    words |= {
-        "Hyperparameter Importance": "share of the importance",
-        "Step": "step",
-        "Datetime": "",
-    }
     for axis in (*dressed.select_xaxes(), *dressed.select_yaxes()):
-        axis.title.text = words.get(axis.title.text, axis.title.text)
-    if name == "slices":
-        drawn = {(t.xaxis or "x").replace("x", "xaxis"): list(t.x) for t in dressed.data}
-        for axis in dressed.select_xaxes():  # eight side by side: long names take two lines
-            axis.title.text = _two_lines(axis.title.text)
-            _few_ticks(axis, drawn.get(axis.plotly_name, []))
-        bar = {"title": {"text": "trial"}, "nticks": 4, "tickformat": "d"}
-        dressed.update_traces(
-            marker_colorscale=scale, marker_line_width=0, marker_size=8, marker_colorbar=bar
-        )
-    if name == "parallel":
-        dressed.update_annotations(font_color=theme.muted)
-        dressed.update_shapes(line_color=theme.muted)
-        for line in dressed.select_traces(selector={"mode": "lines"}):
-            line.line.color = _in_scale(line.line.color, theme)
-        dressed.update_traces(marker_colorscale=scale, selector={"mode": "markers"})
-        dressed.update_layout(margin={"l": 64, "r": 40, "t": 72, "b": 56})
-    if name == "timeline":
-        for bar in dressed.data:  # by what it says, for a state that never was has no bar
-            words_of, place = _STATES.get(bar.name, (str(bar.name).lower(), 2))
-            bar.name = words_of
-            bar.marker.color = theme.unsure if place is None else theme.palette[place]
-    if name == "curves":
-        _fold_by_fold(dressed, theme)
-    if name == "history":
-        _over_the_line(dressed, theme)
+        axis.title.text = _AXES.get(axis.title.text, axis.title.text)
+    if name in _MORE:
+        _MORE[name](dressed, DARK if dark else LIGHT)
     return dressed
