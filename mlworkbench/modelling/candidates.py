@@ -307,20 +307,21 @@ def try_candidate(
         curves.append(watch.values)
         best.append(max(watch.values, key=lambda v: v if higher else -v))
         progress((fold + 1) / len(bench.parts), f"fold {fold + 1} of {len(bench.parts)}")
-        given_up = watch.stopped or (
-            report
-            and fold + 1 < len(bench.parts)
-            and report((fold + 1) * 100_000, float(np.mean(best)))
-        )
-        if given_up:
+        more_to_come = report and fold + 1 < len(bench.parts)
+        if watch.stopped or (more_to_come and report((fold + 1) * 100_000, float(np.mean(best)))):
             return Tried(float("nan"), len(watch.values), curve=tuple(watch.values))
-    longest = max(map(len, curves))
-    mean = np.mean([[*c, *[c[-1]] * (longest - len(c))] for c in curves], axis=0)
-    trees = 1 + int(mean.argmax() if higher else mean.argmin()) if patience else longest
+    mean = _mean_curve(curves)
+    trees = 1 + int(mean.argmax() if higher else mean.argmin()) if patience else len(mean)
     names = [metric, *beside]
     values = np.array([_values(bench, k, m, names, trees, threads) for k, m in enumerate(fits)])
     value, *more = values.mean(axis=0).tolist()
     return Tried(value, trees, tuple(values[:, 0].tolist()), tuple(mean.tolist()), tuple(more))
+
+
+def _mean_curve(curves: list) -> np.ndarray:
+    """The mean over the folds after each tree; a fold that stopped early keeps its last value."""
+    longest = max(map(len, curves))
+    return np.mean([[*c, *[c[-1]] * (longest - len(c))] for c in curves], axis=0)
 
 
 def _for_curve(name: str, weighted: bool) -> str:

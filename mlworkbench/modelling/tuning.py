@@ -359,24 +359,22 @@ def tune_catboost(
     bench = data if isinstance(data, Bench) else make_bench(data, folds)
     about = _about(bench, ",".join([metric, *beside]), found, untuned | {"seed": seed})
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    share = max(1, training_threads(threads) // jobs)
     slowest = _slowest(found["learning_rate"], space or {})
     plan = Plan(
-        study or f"{problem.table}.{problem.target}.{metric}.{about}", metric, up[metric], found,
-        untuned, seed, trials, jobs, share, until, tuple(beside), slowest,
-    )  # fmt: skip
-    opened = open_study(plan.study, plan.higher, wb, beside=tuple(up[n] for n in beside))
-    if opened.user_attrs.setdefault("about", about) != about:
-        raise UserError(
-            f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
-            "Name another with study=, or leave the name out",
-        )
-    opened.pruner = worse_half(STEP, 1)  # untuned CatBoost is known before anything is tried
-    opened.set_user_attr("about", about)
-    opened.set_user_attr("metric", metric)
-    name_objectives(opened, [metric, *beside])
-    if beside:
-        opened.set_user_attr("beside", beside)
+        study=study or f"{problem.table}.{problem.target}.{metric}.{about}",
+        metric=metric,
+        higher=up[metric],
+        space=found,
+        untuned=untuned,
+        seed=seed,
+        trials=trials,
+        jobs=jobs,
+        threads=max(1, training_threads(threads) // jobs),
+        until=until,
+        beside=tuple(beside),
+        slowest=slowest,
+    )
+    opened = _opened(plan, about, tuple(up[n] for n in beside), wb)
     if warm:
         slow = {"learning_rate": _holding(found["learning_rate"], slowest)}
         warm_start(opened, f"{problem.table}.{problem.target}", found | slow)
@@ -384,6 +382,23 @@ def tune_catboost(
         _untuned_first(opened, bench, plan, wb)
         _work_through(opened, bench, plan, progress, told, wb)
     return _result(opened, plan, *curve_metric(task, metric))
+
+
+def _opened(plan: Plan, about: str, beside: tuple, wb: Workbench) -> optuna.Study:
+    """The plan's study, begun or gone on with; refused where it is about something else."""
+    study = open_study(plan.study, plan.higher, wb, beside=beside)
+    if study.user_attrs.setdefault("about", about) != about:
+        raise UserError(
+            f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
+            "Name another with study=, or leave the name out",
+        )
+    study.pruner = worse_half(STEP, 1)  # untuned CatBoost is known before anything is tried
+    study.set_user_attr("about", about)
+    study.set_user_attr("metric", plan.metric)
+    name_objectives(study, [plan.metric, *plan.beside])
+    if plan.beside:
+        study.set_user_attr("beside", list(plan.beside))
+    return study
 
 
 def _slowest(rates: Any, given: dict) -> float:
@@ -436,13 +451,23 @@ def _result(study: optuna.Study, plan: Plan, curve: str, curve_higher: bool) -> 
     curves = [("untuned", plain), *([("tuned", best)] if best.number != plain.number else [])]
     tuned = for_catboost(best.params) | {"iterations": best.user_attrs["iterations"]}
     return Tuned(
-        study.study_name, plan.metric, plan.higher, len(trials), len(trials) - len(complete),
-        best.values[0], plain.values[0], plan.untuned if best.number == plain.number else tuned,
-        plan.untuned, {t.number: t.values[0] for t in complete},
-        {n: tuple(zip(*t.user_attrs["curve"], strict=True)) for n, t in curves},
-        curve, curve_higher,
-        [{"trial": t.number, **dict(zip(names, t.values, strict=True)), **t.params} for t in front],
-    )  # fmt: skip
+        study=study.study_name,
+        metric=plan.metric,
+        higher=plan.higher,
+        trials=len(trials),
+        pruned=len(trials) - len(complete),
+        value=best.values[0],
+        untuned=plain.values[0],
+        best=plan.untuned if best.number == plain.number else tuned,
+        plain=plan.untuned,
+        values={t.number: t.values[0] for t in complete},
+        curves={n: tuple(zip(*t.user_attrs["curve"], strict=True)) for n, t in curves},
+        curve=curve,
+        curve_higher=curve_higher,
+        front=[
+            {"trial": t.number} | dict(zip(names, t.values, strict=True)) | t.params for t in front
+        ],
+    )
 
 
 # %% ../../nbs/4_modelling/11_tuning.ipynb #0c5beda5
