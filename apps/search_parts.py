@@ -93,7 +93,7 @@ def what_failed(runs: list) -> None:
     """Why runs failed, in full: a table's cell would cut it off; the same reason is said once."""
     why: dict[str, list[str]] = {}
     for run in runs:
-        if run.error:
+        if run.error and run.state != "cancelled":
             why.setdefault(run.error, []).append(run.name)
     for error, names in list(why.items())[:5]:
         many = f" and {len(names) - 3} more" if len(names) > 3 else ""
