@@ -5,12 +5,12 @@ leads to it first.
 """
 
 import streamlit as st
-from state import STYLE, read_address, workbench, write_address
+from state import page_style, read_address, workbench, write_address
 
 from mlworkbench.core.errors import WorkbenchError
 
 st.set_page_config(page_title="mlworkbench", layout="wide", initial_sidebar_state=220)
-st.html(STYLE)
+st.html(page_style())
 try:
     name = workbench().name
 except WorkbenchError as err:

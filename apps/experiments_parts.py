@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pandas as pd
 import streamlit as st
 from search_parts import recipes
 from state import (
@@ -241,7 +242,26 @@ def table() -> None:
         column_config=column_looks(columns, leading_metric(all_runs())),
         alt="Runs",
     )
+    on_other_rows(frame)
     write_address()
+
+
+def on_other_rows(frame: pd.DataFrame) -> None:
+    """Which runs are not held against their champion, since the two were measured on other rows."""
+    lead = leading_metric(all_runs())
+    hidden = choices().columns and "to champion" not in choices().columns
+    if hidden or "to champion" not in frame or lead not in frame:
+        return
+    held = {h.run.run: h.run.experiment for h in alias_holders() if h.alias == "champion"}
+    alone = frame["experiment"].isin(held.values()) & frame[lead].notna()
+    alone &= frame["to champion"].isna() & ~frame.index.isin(list(held))
+    names = frame.loc[alone, "name"].tolist()
+    if names:
+        many = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        muted(
+            f"Not known to be measured on the champion's test rows, so no difference is shown: "
+            f"{', '.join(names[:3])}{many}. Tick one: Compare takes the rows that both scored."
+        )
 
 
 def column_looks(columns: list[str], lead: str | None) -> dict:
@@ -251,7 +271,8 @@ def column_looks(columns: list[str], lead: str | None) -> dict:
     looks["name"] = "run"
     looks["known as"] = st.column_config.TextColumn(width=150)  # champion of …, not "champion o"
     looks["interval"] = st.column_config.TextColumn("95% interval", width=110, help=f"of {lead}")
-    looks["to champion"] = number("to champion", format="%+.3f", width=92)
+    said = "Only where both were measured on the same test rows; the page Compare takes the rows that both scored."
+    looks["to champion"] = number("to champion", format="%+.3f", width=92, help=said)
     for c in {n for r in all_runs() for n in r.metrics}.intersection(columns):
         looks[c] = number(metric_words(c), format="%.3f")
     return looks

@@ -7,6 +7,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
+from mlworkbench.core.looks import record_look
 from mlworkbench.core.settings import Workbench
 from mlworkbench.data.commits import write_lake
 from mlworkbench.data.lake import create_workbench
@@ -14,6 +15,7 @@ from mlworkbench.execution.journal import log_fact, log_file, log_metric, log_mo
 from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.predictions import log_predictions
 from mlworkbench.execution.record import Run
+from mlworkbench.modelling.ledger import rows_sketch
 from mlworkbench.modelling.resampling import intervals
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -76,6 +78,8 @@ class World:
             z = 1.6 * self.x[:, 0] - 1.9 + self.random.normal(0, noise, len(self.label))
             score = 1 / (1 + np.exp(-z))
             log_predictions(self.label, score, **to, **self.columns)
+            rows = {"rows": len(score), "sketch": rows_sketch(range(len(score)))}
+            record_look("evaluation", "pay", "fraud", run=run.run, wb=self.wb, **rows)
             for n, i in intervals("binary", self.label, score, resamples=200).items():
                 log_metric(n, i.value, i.low, i.high, n=i.n, **to)
         error = (

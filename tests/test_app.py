@@ -9,11 +9,13 @@ pytest.importorskip("streamlit")
 from app_workbench import EVIL, World  # noqa: E402
 from streamlit.testing.v1 import AppTest  # noqa: E402
 
+from mlworkbench.core.looks import record_look  # noqa: E402
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.views import chosen, run_table  # noqa: E402
 from mlworkbench.execution.journal import log_fact
 from mlworkbench.execution.listing import list_runs  # noqa: E402
+from mlworkbench.execution.opening import open_run
 from mlworkbench.execution.predictions import log_predictions
 from mlworkbench.modelling.studies import open_study  # noqa: E402
 from mlworkbench.registry.promotion import approve, list_requests, promote  # noqa: E402
@@ -178,12 +180,21 @@ def test_a_grid_is_shown_as_it_goes_and_grouped_by_its_seeds(visit, tmp_path):
         log_fact("place", f"one:{place}", run=run.run, wb=world.wb)
         log_fact("grid", "9 runs, 5 reused", run=run.run, wb=world.wb)
     at = visit(world.wb, "grids")
-    assert "1 failed, 3 finished of 9 runs, 5 reused; begun" in said(at)
+    assert "1 failed, 3 finished, 5 more reused from before; begun" in said(at)
     live, recipes = (d.value for d in at.dataframe)
     assert live["state"].tolist() == ["✓ finished"] * 3 + ["✕ failed"]
     assert live[["depth", "seed"]].to_numpy().tolist() == [[3, 1], [3, 2], [6, 1], [6, 2]]
-    assert "ZeroDivisionError" in live["what happened"].tolist()[-1]
+    assert [e.value.partition("**  ")[0] for e in at.error] == ["**run 3"]
+    assert "ZeroDivisionError" in at.error[0].value, "in full, under the table"
+    assert not at.get("progress"), "all four have ended: there is nothing to wait for"
     assert sorted(zip(recipes["depth"], recipes["n"], strict=True)) == [(3, 2), (6, 1)]
+    at_work = open_run("run 4", experiment="pay", values={"depth": 9, "seed": 1}, wb=world.wb)
+    log_fact("place", "one:4", run=at_work.run, wb=world.wb)
+    for run in list_runs(wb=world.wb):
+        log_fact("grid", "11 runs, 5 reused", run=run.run, wb=world.wb)
+    at = visit(world.wb, "grids")
+    assert "4 of 6 runs have ended" in said(at) or at.get("progress")[0].proto.value == 66
+    assert "1 failed, 3 finished, 1 running, 1 not begun" in said(at) and " left" in said(at)
     at = visit(world.wb, group="yes")
     assert sorted(at.dataframe[0].value["n"]) == [1, 2] and len(at.get("plotly_chart")) == 1
 
@@ -237,7 +248,16 @@ def test_a_run_meets_the_champion_of_its_own_question(visit, tmp_path):
     assert at.session_state["choices"].runs == (mine.run, new.run)
     at = visit(world.wb, runs=new.run)
     assert [b.key for b in at.button if b.key.startswith("to-")] == ["to-fraud"]
-    assert at.dataframe[0].value["champion of"].tolist() == ["fraud", "", ""]
+    table = at.dataframe[0].value
+    assert table["champion of"].tolist() == ["fraud", "", ""] and table["to champion"].notna().any()
+    assert "Not known to be measured" not in said(at)
+    record_look("evaluation", "pay", "fraud", run=mine.run, rows=3, sketch=[1], wb=world.wb)
+    at = visit(world.wb)
+    assert (
+        "to champion" not in at.dataframe[0].value
+        or at.dataframe[0].value["to champion"].isna().all()
+    )
+    assert "no difference is shown: new" in said(at)
     at = visit(world.wb, "compare")
     assert [b.key for b in at.button if b.key.startswith("newest-")] == ["newest-fraud"]
     at.button(key="newest-fraud").click().run()

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.core.markup import interval_drawing
 from mlworkbench.modelling.bands import group_effects, ranked_effects
 from mlworkbench.modelling.curves import Scored, gain, precision_recall, roc
 from mlworkbench.modelling.difference_figures import difference_plot, forest
@@ -190,6 +191,18 @@ def test_colours_can_be_told_apart_and_read(theme):
         labs = [_lab(matrix @ _linear(c)) for c in theme.palette]
         apart = min(np.linalg.norm(a - b) for i, a in enumerate(labs) for b in labs[:i])
         assert apart > 20, (who, apart)
+
+
+def test_better_and_worse_are_two_colours_for_everybody():
+    """Of a drawn interval in a notebook, on white and on JupyterLab's dark ground."""
+    drawn = {b: interval_drawing(2, 1, 3, b) for b in (True, False, None)}
+    colours = {b: re.search(r'fill="(#[0-9a-f]{6})"', d)[1] for b, d in drawn.items()}
+    for ground in ("#ffffff", "#111111"):
+        assert all(_contrast(c, ground) >= 3 for c in colours.values()), ground
+    for who, matrix in SEEN.items():
+        better, worse, unsure = (_lab(matrix @ _linear(c)) for c in colours.values())
+        assert np.linalg.norm(better - worse) > 60, who
+        assert min(np.linalg.norm(x - unsure) for x in (better, worse)) > 20, who
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")

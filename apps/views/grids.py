@@ -19,6 +19,9 @@ grid = grid_chooser(grids)
 live(grid)
 st.subheader("Grouped by what was only repeated", anchor=False)
 ids = [r.run for r in grids[grid] if r.state == "finished"]
-recipes(ids)
+if ids:
+    recipes(ids)
+else:
+    st.info("Nothing to group yet: no run has finished.")
 given = ", ".join(f'"{r}"' for r in ids[:3]) + (", …" if len(ids) > 3 else "")
 same_in(f"mw.group_repeats([{given}])")

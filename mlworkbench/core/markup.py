@@ -154,7 +154,7 @@ def interval_drawing(
         return Html("")
     reach = 1.15 * max(abs(low), abs(high), abs(value)) or 1.0
     x = [round(width * (0.5 + v / reach / 2), 1) for v in (low, value, high)]
-    colour = {None: "#808793", True: "#2b966d", False: "#d9541e"}[better]
+    colour = {None: "#808793", True: "#2f7de1", False: "#c96a00"}[better]
     ends = "".join(f"M{at} 4V14" for at in (x[0], x[2]))
     return Html(
         f'<svg width="{width}" height="18" viewBox="0 0 {width} 18" role="img" '

@@ -184,7 +184,7 @@ def studies(study: str, storage: str, wb: Any) -> tuple[Any, str]:
 
     found = study_trials(study, wb, storage) if study else list_studies(wb, storage)
     rows = found.astype(object).where(found.notna(), None).to_dict("records")
-    return rows, as_table(rows) if rows else "none yet"
+    return rows, as_table(rows, moment_text) if rows else "none yet"
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #4f86485e

@@ -57,7 +57,7 @@ def made_from(run: Run, details: dict) -> list[tuple[str, str]]:
     commit = (code["commit_id"] or "none")[:12] + (", with changes" if code["dirty"] else "")
     rows += [("its SHA-256", (code["notebook_sha256"] or "")[:16]), ("commit", commit)]
     if "peak_memory" in facts:
-        facts["peak_memory"] = f"{int(facts['peak_memory']) / 1e6:,.0f} MB"
+        facts["peak_memory"] = f"{int(facts['peak_memory']) / 1e6:,.0f} MB, shared pages in full"
     hidden = ("fingerprint", "place")
     rows += [(k.replace("_", " "), _plain(v)) for k, v in facts.items() if k not in hidden]
     rows += [("packages", f"{len(details['packages'])} recorded")]

@@ -13,6 +13,7 @@ __all__ = [
     "holders",
     "akin",
     "champions_for",
+    "on_the_same_rows",
     "leading_metric",
     "metric_order",
     "run_table",
@@ -25,7 +26,7 @@ __all__ = [
 # %% ../../nbs/7_desk/07_views.ipynb #efc52f31
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ..core.settings import Workbench, open_workbench
-from ..core.store import aliases, events, reading, requests, runs, versions
+from ..core.store import aliases, events, looks, reading, requests, runs, versions
 from ..execution.limits import how_far
 from ..execution.liveness import sweep
 from ..execution.parked import state_text
@@ -151,6 +152,26 @@ def champions_for(found: Sequence[Run], held: Sequence[Holder]) -> list[Holder]:
     return [h for h in champions if found and all(akin(r, h.run) for r in found)]
 
 
+# %% ../../nbs/7_desk/07_views.ipynb #a21b0004
+def on_the_same_rows(run: str, wb: Workbench | None = None) -> set[str]:
+    """The other runs that were measured on just the test rows of one, as the ledger of looks knows.
+
+    Parameters
+    ----------
+    run : str
+        Its id.
+    wb : Workbench, optional
+    """
+    rows = (looks.c.table_name, looks.c.target, looks.c.rows, looks.c.sketch)
+    measured = looks.c.kind == "evaluation"
+    with reading(open_workbench(wb)) as db:
+        own = sa.select(*rows).where(measured, looks.c.run == run).order_by(looks.c.look.desc())
+        if not (mine := db.execute(own.limit(1)).one_or_none()):
+            return set()
+        same = [column == value for column, value in zip(rows, mine, strict=True)]
+        return set(db.scalars(sa.select(looks.c.run).where(measured, *same))) - {run, None}
+
+
 # %% ../../nbs/7_desk/07_views.ipynb #ece760b5
 def leading_metric(found: Sequence[Run]) -> str | None:
     """The metric that most of the runs have, of those that lead."""
@@ -185,13 +206,15 @@ def _column(metric: str) -> str:
     return f"{metric} (metric)" if metric in _OWN else metric
 
 
-def _to_champion(run: Run, metric: str, champions: Mapping[str, Run]) -> float | None:
-    """A run's metric less that of its experiment's champion; None for a champion itself."""
-    held = _value(champions[run.experiment], metric) if run.experiment in champions else None
-    value = _value(run, metric)
-    if value is None or held is None or run in champions.values():
+def _to_champion(
+    run: Run, metric: str, champions: Mapping[str, Run], alike: Mapping[str, Collection[str]]
+) -> float | None:
+    """A run's metric less that of its experiment's champion, where both are on the same rows."""
+    champion = champions.get(run.experiment)
+    if champion is None or run.run not in alike.get(champion.run, ()):
         return None
-    return value - held
+    value, held = _value(run, metric), _value(champion, metric)
+    return None if value is None or held is None else value - held
 
 
 def _one_kind(column: pd.Series) -> pd.Series:
@@ -206,6 +229,7 @@ def run_table(
     found: Sequence[Run],
     champions: Mapping[str, Run] | None = None,
     names: Mapping[str, str] | None = None,
+    alike: Mapping[str, Collection[str]] | None = None,
 ) -> pd.DataFrame:
     """Runs as a frame for people.
 
@@ -213,9 +237,11 @@ def run_table(
     ----------
     found : sequence of Run
     champions : mapping of str to Run, optional
-        By experiment; every run's leading metric is held against its experiment's champion.
+        By experiment; a run's leading metric is held against its experiment's champion.
     names : mapping of str to str, optional
         Run to what it is known as, such as ``champion of fraud``.
+    alike : mapping of str to collection of str, optional
+        Champion's run to the runs of ``on_the_same_rows``; no other is held against it.
 
     Returns
     -------
@@ -233,7 +259,7 @@ def run_table(
         row |= {_column(n): _value(run, n) for n in metrics[:1]}
         if lead:
             row["interval"] = span_words(_value(run, lead, "low"), _value(run, lead, "high"))
-            row["to champion"] = _to_champion(run, lead, champions or {})
+            row["to champion"] = _to_champion(run, lead, champions or {}, alike or {})
         row |= {n: run.params.get(n) for n in params if n not in row and n not in metrics}
         row |= {_column(n): _value(run, n) for n in metrics[1:]}
         row |= {"experiment": run.experiment, "kind": run.kind, "by": run.actor}

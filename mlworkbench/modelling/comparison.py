@@ -33,7 +33,14 @@ from .resampling import Difference, Interval, how_sure, intervals
 from .sharing import SharedRows, measured, shared_rows
 from .slices import holm
 from .textbook import delong, mcnemar
-from .verdicts import Facts, Verdict, higher_is_better, judge, verdict
+from mlworkbench.modelling.verdicts import (
+    Facts,
+    Verdict,
+    higher_is_better,
+    interval_digits,
+    judge,
+    verdict,
+)
 from .worth import Worth, declared_worth, money_difference, same_alarms
 
 
@@ -457,11 +464,13 @@ def _drawn(metric: str, difference: dict) -> Html:
 def _spanned(value: dict, sign: str = "") -> Html:
     if value["value"] is None:
         return Html("")
-    middle = f"{value['value']:{sign}.4f}"
     if value["low"] is None or value["high"] is None:
-        return Html(middle)
-    span = quiet(f"{value['low']:{sign}.4f} to {value['high']:{sign}.4f}")
-    return Html(f"{middle} {span}")
+        return Html(f"{value['value']:{sign}.4f}")
+    low, high = value["low"], value["high"]
+    k = interval_digits(low, high)
+    span = quiet(f"{low:{sign}.{k}f} to {high:{sign}.{k}f}")
+    middle = f"{value['value']:{sign}.{k}f}"
+    return Html(" ".join(f'<span style="white-space:nowrap">{x}</span>' for x in (middle, span)))
 
 
 # %% ../../nbs/4_modelling/09_comparison.ipynb #5042648a

@@ -116,6 +116,21 @@ def calibration(
 
 
 # %% ../../nbs/4_modelling/06_probability_figures.ipynb #8ef62b90
+_NAMED = np.array([1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999])
+
+
+def _in_log_odds(score: np.ndarray) -> np.ndarray:
+    """Shares as log odds; 0 and 1 stand at the ends."""
+    inside = np.clip(score, 1e-6, 1 - 1e-6)
+    return np.log(inside / (1 - inside))
+
+
+def _crowded(score: np.ndarray) -> bool:
+    """Whether most of the scores, which are shares, would stand in one of forty even bars."""
+    shares = score.min() >= 0 and score.max() <= 1 and np.ptp(score) > 0
+    return bool(shares and np.histogram(score, 40)[0].max() > len(score) / 2)
+
+
 def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = False) -> go.Figure:
     """Draw how scores are spread among positives and among the rest, each adding up to 100%."""
     rows, said = checked_curves([run])
@@ -123,17 +138,24 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
     whose = "" if run.name == "model" else f", {shown_text(run.name)}"
     words = f"Scores of {shown_text(subject).lower()} and of the rest{whose}"
     figure = blank_figure(words, said.split(";")[0], "score", "rows, share of each class", dark)
+    crowded = _crowded(score)
+    score = _in_log_odds(score) if crowded else score
     edges = np.histogram_bin_edges(score, bins=40)
     middle, theme = (edges[:-1] + edges[1:]) / 2, DARK if dark else LIGHT
-    for place, (value, name) in enumerate(((1, subject), (0, "the rest"))):
+    said_at = 1 / (1 + np.exp(-middle)) if crowded else middle
+    for place, (value, name) in enumerate(((1, subject.lower()), (0, "the rest"))):
         share = np.histogram(score[label == value], edges)[0] / max(1, (label == value).sum())
         line = {"color": theme.palette[place], "width": 2, "shape": "hvh"}
         figure.add_scatter(
             x=middle, y=share, name=shown_text(name), mode="lines", line=line, fill="tozeroy",
-            fillcolor=faint(theme.palette[place]), hovertemplate="score %{x:.3f}<br>%{y:.2%}",
+            fillcolor=faint(theme.palette[place]), customdata=said_at,
+            hovertemplate="score %{customdata:.3~g}<br>%{y:.2%}",
         )  # fmt: skip
     low, wide = float(edges[0]), float(np.ptp(edges))
     figure.update_xaxes(range=[low - 0.02 * wide, low + 1.02 * wide])
+    if crowded:
+        ticks = {"tickvals": _in_log_odds(_NAMED), "ticktext": [f"{v:.5g}" for v in _NAMED]}
+        figure.update_xaxes(title_text="score, even in log odds", **ticks)
     figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
     label_lines(figure)
     return figure

@@ -77,13 +77,23 @@ def _values(found: list[Run], metric: str, split: str, step: "str | int", wb: Wo
     return {r: c[int(step)] for r, c in curves.items() if int(step) in c}
 
 
-def mean_interval(values: list[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of repeats with Student's interval; ``nan`` ends for a single one."""
+_ENDS = {  # where a metric ends, below and above
+    **dict.fromkeys(("auc", "average_precision", "accuracy", "f1_macro", "brier"), (0.0, 1.0)),
+    **dict.fromkeys(("rmse", "mae", "log_loss"), (0.0, math.inf)),
+    "r2": (-math.inf, 1.0),
+}
+
+
+def mean_interval(
+    values: list[float], level: float = 0.95, metric: str = ""
+) -> tuple[float, float, float]:
+    """Mean of repeats with Student's interval, inside what the metric can be; ``nan`` ends for a single one."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return mean, math.nan, math.nan
     half = stats.t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
-    return mean, float(mean - half), float(mean + half)
+    least, most = _ENDS.get(metric, (-math.inf, math.inf))
+    return mean, max(least, float(mean - half)), min(most, float(mean + half))
 
 
 # %% ../../nbs/4_modelling/09_repeats.ipynb #5e228b5a
@@ -140,7 +150,7 @@ def group_repeats(
     level, lines = how_sure(wb)["level"], []
     for group in groups.values():
         got = [values[r.run] for r in group]
-        mean, low, high = mean_interval(got, level)
+        mean, low, high = mean_interval(got, level, metric)
         line = {"name": group[0].name} | {n: group[0].params.get(n) for n in names}
         line |= {"mean": mean, "low": low, "high": high, "n": len(got)}
         sd = float(np.std(got, ddof=1)) if len(got) > 1 else math.nan
@@ -184,7 +194,8 @@ class RepeatsComparison:
         """The keys of the command line's document."""
         d, ids = self.difference, [[r.run for r in g] for g in self.groups]
         means = [
-            dict(zip(("value", "low", "high"), mean_interval(v), strict=True)) for v in self.values
+            dict(zip(("value", "low", "high"), mean_interval(v, metric=self.metric), strict=True))
+            for v in self.values
         ]
         means = [{k: v if math.isfinite(v) else None for k, v in m.items()} for m in means]
         found = {k: getattr(d, k) for k in ("value", "low", "high", "p")}
@@ -207,7 +218,7 @@ def repeats_text(found: RepeatsComparison) -> str:
     """A comparison of recipes as lines of text."""
     lines = [found.sentence, ""]
     for group, values in zip(found.groups, found.values, strict=True):
-        mean, low, high = mean_interval(values)
+        mean, low, high = mean_interval(values, metric=found.metric)
         lines.append(
             f"{group[0].name}: mean {found.metric} {mean:.4f} ({low:.4f} to {high:.4f}) of {len(values)} seeds"
         )

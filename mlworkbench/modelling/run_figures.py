@@ -48,12 +48,15 @@ def usage_figure(usage: dict, *, cores: int = 0, dark: bool = False) -> go.Figur
         Fewer than two samples, a second apart.
     """
     seconds, cpu, memory = (np.asarray(usage[k], float) for k in ("seconds", "cpu", "memory"))
+    there = memory > 0 if memory.any() else np.full(len(memory), True)
+    seconds, cpu, memory = seconds[there], cpu[there], memory[there]
     if len(seconds) < 2:
         raise WorkbenchError(
             "a run this short has too few samples to draw", "They are a second apart"
         )
     busy = np.diff(cpu, prepend=0) / np.maximum(np.diff(seconds, prepend=0), 1e-9)
-    said = f"at most {busy.max():.1f} cores and {memory.max() / 1e6:,.0f} MB"
+    most = f"at most {busy.max():.1f} cores and {memory.max() / 1e6:,.0f} MB"
+    said = f"{most} when sampled, shared pages by shares"
     figure = blank_figure("Cores and memory, as the run went on", said, "seconds", "cores", dark)
     draw_line(figure, seconds, busy, "cores", 0, dark, hover="%{x:.0f} s<br>%{y:.2f} cores")
     draw_line(figure, seconds, memory / 1e6, "memory", 1, dark, hover="%{x:.0f} s<br>%{y:,.0f} MB")
@@ -98,7 +101,7 @@ def repeats_figure(groups: pd.DataFrame, *, most: int = 20, dark: bool = False) 
     ]
     ticks = [f"{shown_text(w[:44])}  ({n})" for w, n in zip(words, shown["n"], strict=True)]
     figure = blank_figure(
-        f"{metric} of each recipe", "mean over its seeds (how many in brackets), 95% interval of the mean",
+        f"{metric} of each recipe", "mean over its seeds (how many in brackets), 95% interval; a single run has none",
         metric, "", dark, height=150 + 30 * len(shown),
     )  # fmt: skip
     figure.add_scatter(

@@ -25,6 +25,7 @@ __all__ = [
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #a836abd9
 import contextlib
+import datetime as dt
 import fcntl
 import functools
 import hashlib
@@ -322,7 +323,10 @@ def going_on(study: optuna.Study) -> str:
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #f0adf027
 def list_studies(wb: Workbench | None = None, storage: str = "") -> pd.DataFrame:
-    """The studies of a storage: ``study, experiment, metric, trials, best, began``."""
+    """The studies of a storage: ``study, experiment, metric, trials, best, began`` (UTC).
+
+    Optuna keeps the local time of the machine that began a study, without saying which zone.
+    """
     kept = open_storage(open_workbench(wb), storage)
     rows = [
         {
@@ -332,7 +336,8 @@ def list_studies(wb: Workbench | None = None, storage: str = "") -> pd.DataFrame
             or None,
             "trials": s.n_trials,
             "best": s.best_trial.value if len(s.directions) == 1 and s.best_trial else None,
-            "began": s.datetime_start,
+            "began": s.datetime_start
+            and s.datetime_start.astimezone(dt.UTC).replace(microsecond=0),
         }
         for s in optuna.get_all_study_summaries(kept)
     ]
