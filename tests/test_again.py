@@ -10,11 +10,13 @@ import pytest
 from faults import kill, mlworkbench, until
 
 import mlworkbench as mw
-from mlworkbench.core.errors import UserError
+from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.commits import write_lake
+from mlworkbench.data.connections import data_path
 from mlworkbench.execution.again import cancel_run, given_values, reproduce, rerun, run_source
 from mlworkbench.execution.jobs import run_job
 from mlworkbench.execution.listing import list_runs
+from mlworkbench.modelling.report_page import evaluate
 
 
 def notebook(wb, *cells: str, name: str = "mine"):
@@ -117,3 +119,23 @@ def test_a_secret_parameter_is_not_made_up(wb):
     run = run_job(job, {"db_password": "open sesame"}, wb=wb)
     with pytest.raises(UserError, match="db_password .* is secret"):
         given_values(run)
+
+
+def test_a_lost_data_file_is_named_in_our_words(wb):
+    work = (
+        "import mlworkbench as mw\nmw.log_predictions([0, 1] * 20, [0.2, 0.7] * 20, metrics=False)"
+    )
+    run = run_job(notebook(wb, "n: int = 1", work), {}, wb=wb)
+    for file in (data_path(wb) / "main" / "predictions").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(WorkbenchError, match="cannot be read.*mlworkbench verify"):
+        reproduce(run, wb=wb)
+    with pytest.raises(WorkbenchError, match="cannot be read.*mlworkbench verify"):
+        evaluate(run, wb=wb)
+
+
+def test_a_notebook_of_the_jobs_folder_that_is_given_by_its_file_is_named(wb):
+    (wb.root / "nbs").mkdir(exist_ok=True)
+    notebook(wb, "n: int = 1", name="nbs/mine")
+    with pytest.raises(UserError, match="no notebook mine.ipynb. Did you mean 'mine'"):
+        run_job("mine.ipynb", {}, wb=wb)

@@ -15,11 +15,14 @@ from mlworkbench.execution.journal import log_file, log_read
 from mlworkbench.execution.listing import list_runs
 from mlworkbench.execution.opening import close_run, open_run
 from mlworkbench.execution.predictions import log_predictions
+from mlworkbench.execution.record import get_run
 from mlworkbench.modelling.comparison import compare_runs
+from mlworkbench.modelling.evaluation import log_predictions as log_evaluated
+from mlworkbench.modelling.evidence import measured, scored_rows
 from mlworkbench.modelling.for_whom import by_slice
 from mlworkbench.modelling.importing import import_predictions
 from mlworkbench.modelling.repeats import compare_repeats, group_repeats
-from mlworkbench.modelling.resampling import standard_error
+from mlworkbench.modelling.resampling import paired, standard_error
 from mlworkbench.modelling.textbook import delong
 
 
@@ -450,3 +453,56 @@ def test_a_name_is_one_line_wherever_it_stands(plain):
     assert none.name == "import-1"
     said = compare_runs([one, two], wb=wb).sentence
     assert said.isprintable() and len(said) < 1000
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_figures_of_one_run_are_the_same_everywhere(plain, missing):
+    wb, rng = plain[0], np.random.default_rng(4)
+    label, who = rng.integers(0, 2, 400), rng.integers(0, 120, 400).astype(object)
+    who[::9] = None if missing else who[::9]
+    order = rng.permutation(400)
+    found = []
+    for name, strength in (("a", 0.4), ("b", 0.5)):
+        run = open_run(name, experiment="e", wb=wb)
+        score = np.clip(strength * label + 0.5 * rng.random(400), 0, 1)
+        log_evaluated(label[order], score[order], key=order, entity=who[order], run=run.run, wb=wb)
+        close_run(run.run, "finished", wb=wb)
+        found.append(get_run(run.run, wb=wb))
+    pages = {r.run: measured(scored_rows(r, "test", wb), wb) for r in found}
+    for line in compare_runs(found, wb=wb).as_json()["metrics"]:
+        for run in found:
+            kept = {k: run.metrics[line["metric"]][k] for k in ("value", "low", "high")}
+            assert line["values"][run.run] == kept, line["metric"]
+            page = pages[run.run][line["metric"]]
+            assert {k: getattr(page, k) for k in kept} == kept, line["metric"]
+
+
+def test_a_unit_of_measurement_decides_nothing():
+    rng = np.random.default_rng(1)
+    label = rng.normal(size=300)
+    one, two = label + rng.normal(size=300), label + 0.8 * rng.normal(size=300)
+    told = [paired("regression", u * label, u * one, u * two)["rmse"] for u in (1.0, 1e-100, 1e-13)]
+    assert told[0].p < 0.05
+    for d in told[1:]:
+        assert np.isclose(d.p, told[0].p) and np.isclose(d.evidence, told[0].evidence)
+        assert np.isclose(d.high / d.low, told[0].high / told[0].low)
+
+
+@pytest.mark.parametrize(
+    "label, beside, said",
+    [
+        ([0, "1"] * 30, {}, "labels are of several kinds"),
+        ([0, 1] * 30, {"at": pd.Timestamp("2026-01-01")}, "one at for 60 labels"),
+        ([0, 1] * 30, {"entity": [1, 2]}, "2 entity for 60 labels"),
+        ([0, 1] * 30, {"key": [f"\ud800{i}" for i in range(60)]}, "key or entity cannot be kept"),
+    ],
+)
+def test_rows_that_cannot_be_kept_are_refused_in_one_line(wb, label, beside, said):
+    run = open_run("a", experiment="e", wb=wb)
+    score = np.linspace(0, 1, 60)
+    with pytest.raises(UserError, match=said):
+        log_evaluated(np.array(label, dtype=object), score, run=run.run, wb=wb, **beside)
+    huge = [2**64 + i % 7 for i in range(60)]
+    log_evaluated([0, 1] * 30, score, entity=huge, run=run.run, wb=wb)
+    kept = sql("SELECT DISTINCT entity FROM predictions ORDER BY 1", wb=wb).fetchall()
+    assert kept == [(str(2**64 + i),) for i in range(7)]

@@ -5,13 +5,14 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import CATALOGS
-from faults import acknowledged, everything, kill, python, rows_hash, until
+from faults import acknowledged, everything, kill, mlworkbench, python, rows_hash, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
@@ -588,3 +589,30 @@ def test_a_clone_with_settings_alone_becomes_a_workbench(wb, tmp_path):
     assert made.setting("jobs", "timeout") == "77" and tables(wb=made) == []
     with pytest.raises(UserError, match="already"):
         create_workbench(clone)
+
+
+def test_duckdb_draws_no_bar_of_its_own_where_somebody_sits(wb):
+    code = """
+from mlworkbench.data.connections import connect_lake, lake_cursor
+for con in (connect_lake(wb), lake_cursor(wb)):
+    print(con.execute("SELECT value FROM duckdb_settings() WHERE name = 'enable_progress_bar'").fetchone()[0])
+"""  # -c is an interactive session to DuckDB, where its bar is on
+    assert python(wb.root, code)[1].split() == ["false", "false"]
+
+
+@pytest.mark.parametrize("catalog", ["sqlite"])  # a team's is no file
+@pytest.mark.parametrize("held", ["work.sqlite", "lake/catalog.sqlite"])
+def test_a_locked_file_is_waited_for_with_a_word_after_two_seconds(wb, held):
+    hold = "import os, sqlite3, sys\ndb = sqlite3.connect(os.path.join(sys.argv[1], sys.argv[2]))\n"
+    hold += "db.execute('PRAGMA locking_mode=EXCLUSIVE')\ndb.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\nsys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(wb.root), held]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        waiting = mlworkbench("tables", cwd=wb.root, wait=False)
+        said = waiting.stderr.readline()
+    finally:
+        holder.communicate("")
+    out, err = waiting.communicate(timeout=180)
+    assert said.startswith("waiting for ") and held in said and f"process {holder.pid}" in said
+    assert waiting.returncode == 0, err

@@ -499,3 +499,23 @@ def test_a_parameter_that_is_not_given_is_no_secret(wb):
     run = open_run("one", values={"db_password": None, "api_token": False}, wb=wb)
     close_run(run.run, "failed", "None is False", wb=wb)
     assert get_run(run.run, wb=wb).error == "None is False"
+
+
+def test_an_unknown_name_in_a_condition_gets_our_candidates_and_sorting_takes_what_some_run_has(wb):
+    for name, values, score in (("one", {"depth": 4}, {"auc": 0.8}), ("two", {"depth": 8}, {})):
+        run = open_run(name, experiment="e", values=values, wb=wb)
+        for metric, value in score.items():
+            log_metric(metric, value, run=run.run, wb=wb)
+        close_run(run.run, "finished", wb=wb)
+    code, _, err = mlworkbench("runs", "--where", "dept = 8", cwd=wb.root)
+    assert (code, err) == (2, "error: no run has 'dept'. Did you mean 'depth'?\n")
+    with pytest.raises(UserError, match=r"no run has 'AUK'. Did you mean 'auc'"):
+        list_runs("AUK > .5", wb=wb)
+    code, out, err = mlworkbench("runs", "--where", "depth = 8", "--sort", "auc", cwd=wb.root)
+    assert code == 0 and "two" in out and "one" not in out, err
+
+
+def test_a_blank_experiment_is_none(wb):
+    run = open_run("a", experiment=" \n ", wb=wb)
+    close_run(run.run, "finished", wb=wb)
+    assert find_run(run.run, wb=wb).experiment == "default"

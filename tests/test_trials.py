@@ -257,3 +257,33 @@ def test_optimism_grows_with_the_number_of_equal_runs(wb):
     few, many = (picking_optimism(r, "auc", True, "validation", wb) for r in (runs[:2], runs))
     assert 0 < few < many < 0.1
     assert picking_optimism(runs[:1], "auc", True, "validation", wb) is None
+
+
+def test_a_study_stops_when_its_notebook_is_edited_under_it(wb):
+    path, given = notebook(wb), {"depth": "2:10"}
+    (wb.root / "helper.py").write_text("x = 1")
+
+    def edit(done, text):
+        if text.startswith("2 of"):
+            notebook(wb, "1 + 1")
+
+    options = {"metric": "average_precision", "study": "mine", "wb": wb}
+    with pytest.raises(UserError, match="edited while study 'mine' was at work"):
+        tune_notebook(path, given, trials=4, progress=edit, **options)
+    assert len(trials_of(wb, "mine")) == 2
+    notebook(wb)
+    assert tune_notebook(path, given, trials=3, **options).trials == 3
+    (wb.root / "helper.py").write_text("x = 2")
+    for other in ({"depth": "2:9"}, given):
+        with pytest.raises(UserError, match="other code, fixed parameters or ranges"):
+            tune_notebook(path, other, trials=4, **options)
+    assert len(trials_of(wb, "mine")) == 3
+
+
+@pytest.mark.parametrize("name", ["  ", "a\nb", "x" * 201, "\x00"])
+def test_a_study_has_a_name_that_can_be_shown(wb, name):
+    with pytest.raises(UserError, match="is no name for a study. Give one line"):
+        studies.open_study(name, wb=wb)
+    assert studies.open_study('it\'s <b>"../x" 😀', wb=wb).study_name in set(
+        studies.list_studies(wb)["study"]
+    )

@@ -22,6 +22,7 @@ import functools
 import getpass
 import importlib.util
 import os
+import re
 import textwrap
 import urllib.parse
 from dataclasses import dataclass, field
@@ -77,13 +78,15 @@ _PLACES = (
             "broken",
             "0.05",
             "Share of a source's rows that may break the table's contract: they go to quarantine. More stop the ingestion.",
+            0,
+            1,
         ),
         (
             "key_file",
             "~/.config/mlworkbench/hash.key",
             "Key of hashed columns, readable by you alone; MLWORKBENCH_HASH_KEY wins over it.",
         ),
-        ("most_bytes", "20e9", "Bytes that one download may have."),
+        ("most_bytes", "20e9", "Bytes that one download may have.", 0),
     ),
 )
 
@@ -258,6 +261,26 @@ def _in_range(setting: Setting, said: str, path: Path) -> None:
     )
 
 
+_SIZE = r"(?i)\d+(\.\d+)?\s*[KMGT]?i?B?"
+_FORMS = {
+    ("promotion", "approval"): ("self|second-person", "self or second-person"),
+    ("jobs", "undeclared"): ("refuse|take", "refuse or take"),
+    ("lake", "memory"): (r"(?i)\d+(\.\d+)?\s*([KMGT]i?B|%)", "a size"),
+    ("jobs", "memory"): (_SIZE, "a size"),
+    ("jobs", "output"): (_SIZE, "a size"),
+}
+
+
+def _in_form(setting: Setting, said: str, path: Path) -> None:
+    """Refuse a word that the setting does not know, and a size that is none."""
+    form, meant = _FORMS.get((setting.section, setting.name), (".*", ""))
+    if not re.fullmatch(form, said):
+        raise UserError(
+            f"{path}: [{setting.section}] {setting.name} = {said} is not {meant}",
+            f"Write for example {setting.default}",
+        )
+
+
 def _is_known(section: str, name: str, path: Path) -> None:
     """Refuse a setting that nothing reads, with the nearest one that something does."""
     known = {(s.section, s.name) for s in SETTINGS}
@@ -326,7 +349,9 @@ def read_settings(path: Path) -> dict[tuple[str, str], str]:
         _is_known(section, name, path)
     checked_catalog(values.get(("lake", "catalog"), ""), f"{path}: [lake] catalog")
     for s in SETTINGS:
-        _in_range(s, values.get((s.section, s.name), s.default), path)
+        said = values.get((s.section, s.name), s.default)
+        _in_range(s, said, path)
+        _in_form(s, said, path)
     return values
 
 

@@ -46,7 +46,8 @@ import functools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -54,6 +55,7 @@ from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, ForeignKey,
 
 from .errors import UserError, WorkbenchError
 from .settings import Workbench, open_workbench
+from .waiting import PATIENCE, say_waiting
 
 # %% ../../nbs/1_core/03_store.ipynb #2cc11400
 SCHEMA_VERSION = 1
@@ -299,18 +301,37 @@ def store_url(wb: Workbench) -> str:
 
 
 # %% ../../nbs/1_core/03_store.ipynb #dcb2389a
+def _patiently(connection: sqlite3.Connection, statement: str, file: str, again: Callable) -> None:
+    """Execute what may have to wait; after two seconds that is said, and `again` has a minute."""
+    connection.execute(f"PRAGMA busy_timeout={1000 * PATIENCE:.0f}")
+    try:
+        connection.execute(statement)
+        connection.execute("PRAGMA busy_timeout=60000")
+    except sqlite3.OperationalError as err:
+        connection.execute("PRAGMA busy_timeout=60000")
+        if "locked" in str(err):
+            say_waiting(Path(file))
+        again(statement)
+
+
 def _prepare_sqlite(engine: sa.Engine) -> None:
+    file = str(engine.url.database)
+
     @sa.event.listens_for(engine, "connect")
     def connect(connection, record):
         connection.isolation_level = None  # we begin transactions ourselves
-        connection.execute("PRAGMA busy_timeout=60000")  # first: the next line may have to wait
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _patiently(connection, "PRAGMA journal_mode=WAL", file, connection.execute)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection):
         writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        again = connection.exec_driver_sql  # its errors are SQLAlchemy's
+        if writes:
+            _patiently(connection.connection.driver_connection, "BEGIN IMMEDIATE", file, again)
+        else:
+            again("BEGIN")
 
 
 # %% ../../nbs/1_core/03_store.ipynb #9e43b89a

@@ -29,6 +29,7 @@ import duckdb
 from ..core.current import pinned_snapshot
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench, open_workbench
+from ..core.waiting import telling
 
 # %% ../../nbs/2_data/01_connections.ipynb #df262c92
 _CLOSED = {
@@ -118,6 +119,11 @@ def _check_there(wb: Workbench) -> None:
             )
 
 
+def _telling(wb: Workbench, file: Path) -> contextlib.AbstractContextManager[None]:
+    """Say for whom one waits, where a file is waited for; a database server's waits are its own."""
+    return contextlib.nullcontext() if wb.shared else telling(file)
+
+
 def connect_lake(wb: Workbench, *options: str, creates: bool = False) -> duckdb.DuckDBPyConnection:
     """A new connection to a workbench's lake, whose tables can be named without more.
 
@@ -144,12 +150,14 @@ def connect_lake(wb: Workbench, *options: str, creates: bool = False) -> duckdb.
     if threads:
         con.execute(f"SET threads = {threads}")
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET enable_progress_bar = false")
     con.execute(f"SET temp_directory = {literal(str(wb.root / 'lake' / 'tmp'))}")
     for name in ("ducklake", "postgres_scanner" if wb.shared else "sqlite_scanner"):
         load_extension(con, name)
     try:
         options += ("DATA_INLINING_ROW_LIMIT 0", f"CREATE_IF_NOT_EXISTS {creates}")
-        con.execute(_attach_lake(wb, *options))
+        with _telling(wb, wb.root / wb.setting("lake", "catalog")):
+            con.execute(_attach_lake(wb, *options))
     except duckdb.Error as err:
         raise WorkbenchError(
             f"the lake of {wb.root} does not open: {err}", "Try `mlworkbench doctor`"
@@ -173,7 +181,8 @@ def close_off(con: duckdb.DuckDBPyConnection, wb: Workbench) -> duckdb.DuckDBPyC
 @functools.lru_cache(maxsize=12)
 def _reader(wb: Workbench, at: int | None, process: int, made: int) -> duckdb.DuckDBPyConnection:
     con = connect_lake(wb, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {at}"]))
-    con.execute(_attach_work(wb))
+    with _telling(wb, wb.root / "work.sqlite"):
+        con.execute(_attach_work(wb))
     return close_off(con, wb)
 
 

@@ -6,6 +6,7 @@
 __all__ = [
     "one_statement",
     "shortened",
+    "plain_lake_errors",
     "view_queries",
     "check_views",
     "check_reads_only",
@@ -14,6 +15,7 @@ __all__ = [
 ]
 
 # %% ../../nbs/2_data/01_doors.ipynb #9d88f2f2
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from typing import Any
 
 import duckdb
 
-from ..core.errors import UserError
+from ..core.errors import UserError, WorkbenchError
 
 
 # %% ../../nbs/2_data/01_doors.ipynb #0861a90d
@@ -51,6 +53,24 @@ def one_statement(con: duckdb.DuckDBPyConnection, query: str) -> str:
 def shortened(err: Exception) -> str:
     """DuckDB's message in one line, without the picture of the query."""
     return " ".join(str(err).split("\n\nLINE")[0].split())[:400]
+
+
+# %% ../../nbs/2_data/01_doors.ipynb #0861a90f
+@contextlib.contextmanager
+def plain_lake_errors() -> Iterator[None]:
+    """Say in one line that a data file of the lake cannot be read.
+
+    Raises
+    ------
+    WorkbenchError
+    """
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException) as err:
+        raise WorkbenchError(
+            f"the lake cannot be read: {shortened(err)}",
+            "`mlworkbench verify` names every data file that is gone or was changed",
+        ) from err
 
 
 # %% ../../nbs/2_data/01_doors.ipynb #1e354bfb

@@ -152,6 +152,7 @@ def apart() -> Iterator[duckdb.DuckDBPyConnection]:
     }
     with contextlib.closing(duckdb.connect(config=settings)) as con:
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")
         con.execute(
             "SET temp_directory = ''"
         )  # by default a folder where the process happens to be

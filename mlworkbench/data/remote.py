@@ -251,6 +251,7 @@ def queried(source: str, query: str) -> Iterator[duckdb.DuckDBPyRelation]:
     with contextlib.closing(duckdb.connect(config={"memory_limit": "2GB"})) as con:
         con.execute("SET temp_directory = ''")
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")
         load_extension(con, "postgres_scanner")
         try:
             con.execute(f"ATTACH {literal(source)} AS asked (TYPE postgres, READ_ONLY)")

@@ -31,11 +31,12 @@ from mlworkbench.core.store import (
     versions,
     writing,
 )
+from ..core.waiting import lock_holders
 from ..data.commits import lake_files, sha256
 from ..data.connections import data_path, lake_cursor
 from ..data.contracts import edited, find_contract
 from ..data.scratch import left_behind
-from ..data.turns import lake_turn, lock_holders, turn_holders
+from ..data.turns import lake_turn, turn_holders
 from ..execution.liveness import sweep
 from ..execution.parked import state_text
 from ..execution.record import read_runs

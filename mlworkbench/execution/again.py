@@ -19,6 +19,7 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import writing
 from ..data.catalog import snapshot_number
 from ..data.connections import lake_cursor
+from ..data.doors import plain_lake_errors
 from .jobs import prepare_job, run_job, run_prepared
 from .journal import log_fact
 from .limits import CANCEL
@@ -126,6 +127,7 @@ def given_values(run: Run) -> dict:
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #098938ee
+@plain_lake_errors()
 def rerun(
     run: "str | Run", wb: Workbench | None = None, progress: Progress = silent, **changes: object
 ) -> Run:
@@ -197,6 +199,7 @@ class Reproduction:
 
 
 # %% ../../nbs/3_execution/12_again.ipynb #9d2b4c63
+@plain_lake_errors()
 def reproduce(
     run: "str | Run", wb: Workbench | None = None, progress: Progress = silent
 ) -> Reproduction:
@@ -217,6 +220,8 @@ def reproduce(
     ------
     UserError
         The run is not a finished job, or a snapshot that it read has expired.
+    WorkbenchError
+        It failed this time, or a data file of the lake is gone.
     """
     wb = open_workbench(wb)
     old = get_run(run, wb=wb)

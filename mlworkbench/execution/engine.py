@@ -34,7 +34,7 @@ from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
 from ..core.current import child_environment
-from ..core.errors import UserError, WorkbenchError
+from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench
 from .forking import available
@@ -290,6 +290,9 @@ def choose_kernel(named: str, wanted: str = "auto") -> tuple[str, str]:
     """
     known = KernelSpecManager().find_kernel_specs()
     if wanted not in ("auto", "forked"):
+        if wanted != "spare" and wanted not in known:
+            hint = nearest(wanted, ("auto", "forked", "spare", *known))
+            raise WorkbenchError(f"[jobs] kernel = {wanted} is no kernel of this machine", hint)
         return wanted, "asked for in settings.ini"
     if wanted == "auto" and named in known and named not in ("python3", FORKED):
         return named, "named in the notebook"

@@ -46,6 +46,8 @@ def find_notebook(job: "str | Path", wb: Workbench | None = None) -> Path:
         if path.is_file() and path == Path(job):
             raise UserError(f"{job} is not a notebook", "Give a file that ends in .ipynb")
     if str(job).endswith(".ipynb"):
+        if (mine := folders[0] / Path(job).name).is_file():
+            raise UserError(f"there is no notebook {job}", f"Did you mean '{mine.stem}'?")
         places = " and ".join(dict.fromkeys((str(Path.cwd()), str(wb.root))))
         raise UserError(f"there is no notebook {job}", f"Paths are taken from {places}")
     names = [p.stem for f in folders if f.is_dir() for p in f.glob("*.ipynb")]

@@ -29,14 +29,18 @@ from .record import METRICS, Run, get_run, load_runs
 
 
 # %% ../../nbs/3_execution/02_listing.ipynb #0934def9
-def _named(where: str, wb: Workbench) -> list[tuple[str, str, str]]:
-    """The metrics and parameters that a condition names: name, its table, and its value in SQL."""
+def _known(wb: Workbench) -> tuple[dict[str, set], list[str]]:
+    """The parameters that some run has, with the types of their values, and the metrics on test rows."""
     with reading(wb) as db:
         kinds: dict[str, set] = {}
         for row in db.execute(sa.select(params.c.name, params.c.type).distinct()):
             kinds.setdefault(row.name, set()).add(row.type)
         tested = sa.select(metrics.c.name).where(metrics.c.split == "test")
-        scores = db.scalars(tested.distinct()).all()
+        return kinds, list(db.scalars(tested.distinct()))
+
+
+def _named(where: str, kinds: dict[str, set], scores: list[str]) -> list[tuple[str, str, str]]:
+    """The metrics and parameters that a condition names: name, its table, and its value in SQL."""
     text = re.sub(r"'(?:[^']|'')*'", "", where)
     found = []
     for name in dict.fromkeys([*kinds, *scores]):
@@ -57,15 +61,23 @@ def _matching(where: str, wb: Workbench) -> list[str]:
     from mlworkbench.data.connections import quoted
     from mlworkbench.data.queries import sql
 
+    kinds, scores = _known(wb)
     columns, joins = ["r.*"], []
-    for i, (name, table, value) in enumerate(_named(where, wb)):
+    for i, (name, table, value) in enumerate(_named(where, kinds, scores)):
         literal = "'" + name.replace("'", "''") + "'"
         tested = f" AND j{i}.split = 'test'" if table == "metrics" else ""
         on = f"j{i}.run = r.run AND j{i}.name = {literal}{tested}"
         joins.append(f"LEFT JOIN work.{table} j{i} ON {on}")
         columns.append(f"{value.format(f'j{i}')} AS {quoted(name)}")
     kept = f"SELECT {', '.join(columns)} FROM work.runs r {' '.join(joins)}"
-    return [r[0] for r in sql(f"SELECT run FROM ({kept}) WHERE {where}", wb=wb).fetchall()]
+    try:
+        found = sql(f"SELECT run FROM ({kept}) WHERE {where}", wb=wb)
+    except UserError as err:
+        if unknown := re.search(r'Referenced column "(.+?)" not found', str(err)):
+            known = (*runs.c.keys(), *kinds, *scores)
+            raise UserError(f"no run has '{unknown[1]}'", nearest(unknown[1], known)) from err
+        raise
+    return [r[0] for r in found.fetchall()]
 
 
 # %% ../../nbs/3_execution/02_listing.ipynb #254a8c2e
@@ -91,7 +103,8 @@ def list_runs(where: str = "", sort: str = "", wb: Workbench | None = None) -> l
     if not sort:
         return Listing(found)
     columns = {"started", "name", "experiment", "state"}
-    known = {n for r in found for n in (*r.metrics, *r.params)} | columns
+    kinds, scores = _known(wb)
+    known = {*kinds, *scores, *columns}
     if found and sort not in known:
         raise UserError(f"no run has '{sort}' to sort by", nearest(sort, known))
     down = METRICS.get(sort, sort not in columns)

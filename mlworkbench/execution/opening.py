@@ -161,7 +161,7 @@ def open_run(
     hold(folder)
     code, unknown = keep_code(notebook, folder, secrets, wb)
     row = code | {"run": run, "kind": kind, "state": "running"}
-    row["experiment"] = _one_line(redact(str(experiment), secrets))
+    row["experiment"] = _one_line(redact(str(experiment), secrets)) or "default"
     row |= {"actor": actor(wb), "started": now(), "parent": parent, "attempt": attempt}
     known = environment() | (marks or {}) | ({} if name else {"numbered": "yes"})
     known |= {"code_differs": unknown} if unknown else {}

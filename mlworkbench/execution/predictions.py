@@ -77,6 +77,8 @@ def _of_whom(values: Any) -> Any:
     except (TypeError, ValueError) as err:
         hint = "Give a text or a number as each row's entity"
         raise UserError(f"entity is no plain value, such as '{found[0]}'", hint) from err
+    if found.dtype == object:  # numbers of any size, or of several kinds
+        return pd.Series(found).map(str, na_action="ignore").to_numpy(object)
     return found
 
 
@@ -149,6 +151,7 @@ def prediction_frame(
         Lengths differ, a score is not a finite number, a key is missing, or what stands beside the
         score is no number, moment or plain value.
     """
+    import numpy as np
     import pandas as pd
 
     y, score = _checked(y, score)
@@ -168,6 +171,10 @@ def prediction_frame(
     )
     for name in _BESIDE:
         given = columns.get(name)
+        if given is not None and np.shape(given)[:1] != (len(y),):
+            many = f"{len(given):,}" if np.ndim(given) else "one"
+            hint = f"Give {name} of each row, or leave it out"
+            raise UserError(f"{many} {name} for {len(y):,} labels", hint)
         frame[name] = None if given is None else _AS[name](given)
     twice = frame["row_key"][frame["row_key"].duplicated()]
     if len(twice) and isinstance(split, str):
@@ -218,7 +225,12 @@ def log_predictions(
     with reading(wb) as db:
         fence(db, found)
     frame = prediction_frame(y, score, key=key, split=split, classes=classes, **columns)
-    splits, table = frame["split"].unique(), _arrow(frame)
+    splits = frame["split"].unique()
+    try:
+        table = _arrow(frame)
+    except (UnicodeError, ValueError, TypeError) as err:
+        hint = "Give plain texts or numbers as label, key and entity"
+        raise UserError(f"a label, key or entity cannot be kept: {err}", hint) from err
     with write_lake(f"predictions of {found}", wb=wb, beside=True) as write:
         write.con.register("rows_", table)
         for name in splits:

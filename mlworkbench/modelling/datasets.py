@@ -24,6 +24,7 @@ from ..core.settings import Workbench
 from ..data.building import built_view, check_roles
 from ..data.catalog import table_columns
 from ..data.connections import lake_cursor, literal
+from ..data.doors import plain_lake_errors
 from ..data.kept import find_split, open_test
 from ..data.splits import parse_split
 from .giveaways import find_giveaways, refuse_giveaways
@@ -104,6 +105,7 @@ def sealed_split(problem: Problem, wb: Workbench | None = None) -> str:
 
 
 # %% ../../nbs/4_modelling/05_datasets.ipynb #d8460135
+@plain_lake_errors()
 def load_dataset(
     problem: Problem, test: float = 0.3, split_seed: int = 0, wb: Workbench | None = None
 ) -> Dataset:

@@ -42,6 +42,7 @@ from .curves import Scored, precision_recall, roc
 from .datasets import Dataset
 from .leaks import leaking_features
 from .ledger import look_at_test
+from .metrics import text_order
 from .probability_figures import calibration, score_histogram
 from .problems import Problem
 from .resampling import Interval, how_sure, intervals
@@ -197,7 +198,11 @@ def plain_task(
         raise UserError(f"{len(y)} labels and {len(score)} scores", "Give one score for each label")
     if pd.isna(y).any():
         raise UserError(f"{int(pd.isna(y).sum())} labels are missing", "Drop these rows first")
-    found = sorted(set(y.tolist()))
+    try:
+        found = sorted(set(y.tolist()))
+    except TypeError as err:
+        hint = "Give numbers, or texts, as labels"
+        raise UserError("labels are of several kinds", hint) from err
     named = tuple(found if classes is None else classes)
     if not task:
         two = len(named) == 2 or set(found) <= {0, 1}
@@ -270,9 +275,10 @@ def log_predictions(
         keys = np.arange(len(label)) if key is None else key
         mine = get_run(current_run(run, wb), wb)
         look_at_test("evaluation", keys, *predicted(mine), run=mine.run, wb=wb)
+    kept = slice(None) if key is None else text_order([str(k) for k in key])
     options: dict[str, Any] = {"entity": columns.get("entity"), "weight": columns.get("weight")}
-    options = {k: None if v is None else np.asarray(v) for k, v in options.items()} | many
-    found = intervals(task, label, score, **options, **how_sure(wb))
+    options = {k: None if v is None else np.asarray(v)[kept] for k, v in options.items()} | many
+    found = intervals(task, label[kept], score[kept], **options, **how_sure(wb))
     return _log_intervals(found, split, run, wb)
 
 

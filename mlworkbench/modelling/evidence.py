@@ -20,6 +20,7 @@ from ..core.store import artifacts, reading, reads
 from ..data.catalog import declared_roles
 from ..data.commits import sha256
 from ..data.connections import lake_cursor
+from ..data.doors import plain_lake_errors
 from ..execution.record import Run, get_run
 from .datasets import Dataset, load_dataset
 from .problems import describe_problem
@@ -84,13 +85,15 @@ def measured(e: Evidence, wb: Workbench, level: float = 0, resamples: int = 0, *
     **more
         For ``intervals``, such as ``metrics``.
     """
+    who = e.rows["entity"].to_numpy() if e.rows["entity"].notna().any() else None
     return intervals(
-        e.task, e.label, e.score, entity=e.column("entity"), weight=e.column("weight"),
+        e.task, e.label, e.score, entity=who, weight=e.column("weight"),
         classes=e.classes or None, **how_sure(wb, level, resamples), **more,
     )  # fmt: skip
 
 
 # %% ../../nbs/4_modelling/08_evidence.ipynb #49bdfaa1
+@plain_lake_errors()
 def scored_rows(run: Run, split: str = "test", wb: Workbench | None = None) -> Evidence:
     """The rows that a run scored, with what its task is.
 

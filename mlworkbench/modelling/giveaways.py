@@ -96,6 +96,7 @@ def find_giveaways(
     drawn = f"FROM {held} USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (7)"
     sample = con.execute(drawn).to_arrow_table()  # read once, however many columns there are
     with duckdb.connect() as near:
+        near.execute("SET enable_progress_bar = false")  # in Jupyter it is on
         near.register("sample", sample)
         suspects = _determining(near, "sample", columns, target)
     whole = sample.num_rows < SAMPLE or not suspects

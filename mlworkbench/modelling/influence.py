@@ -30,10 +30,12 @@ def freedom(influence) -> float:
     float
         2 / (Σu⁴ / (Σu²)² - 1 / units); infinite where no unit moves it, or all equally far.
     """
-    squares = np.square(np.asarray(influence, dtype=float))
-    total = float(squares.sum())
-    if not total > 0:
+    influence = np.asarray(influence, dtype=float)
+    largest = float(np.abs(influence).max(initial=0))
+    if not largest > 0:
         return np.inf
+    squares = np.square(influence / largest)
+    total = float(squares.sum())
     excess = float(np.einsum("i,i", squares, squares)) / total**2 - 1 / len(squares)
     return 2 / excess if excess > 1e-12 else np.inf
 

@@ -6,6 +6,7 @@
 __all__ = [
     "Rows",
     "checked",
+    "text_order",
     "entity_units",
     "is_probability",
     "row_losses",
@@ -176,6 +177,29 @@ def _two_classes(rows: Rows) -> None:
         )
 
 
+# %% ../../nbs/4_modelling/01_metrics.ipynb #5e1f7a24
+def text_order(names) -> np.ndarray:
+    """Put names in the order of their texts, shorter ones first.
+
+    Parameters
+    ----------
+    names : array_like, shape (n,)
+        Texts, numbers or moments; none missing.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        The place of the first, of the second and so on.
+    """
+    names = np.asarray(names)
+    if names.dtype.kind in "iu" and (names >= 0).all():
+        return np.argsort(names, kind="stable")  # the same, without the texts
+    text = names.astype(str).astype(object)
+    by_text = np.argsort(text, kind="stable")
+    many = np.fromiter(map(len, text[by_text]), dtype=np.int64, count=len(text))
+    return by_text[np.argsort(many, kind="stable")]
+
+
 # %% ../../nbs/4_modelling/01_metrics.ipynb #5e1f7a21
 def entity_units(entity) -> tuple[np.ndarray, int]:
     """Number the entities of rows, each row without one as a unit of its own.
@@ -188,10 +212,12 @@ def entity_units(entity) -> tuple[np.ndarray, int]:
     Returns
     -------
     (ndarray of int, shape (n,), int)
-        The unit of each row, in order of the entities; and how many units there are.
+        The unit of each row, in order of the entities' texts; and how many units there are.
     """
-    of, names = pd.factorize(pd.Series(entity), sort=True)
-    alone = of < 0
+    first, names = pd.factorize(pd.Series(entity))
+    order = np.empty(len(names), dtype=np.intp)
+    order[text_order(names)] = np.arange(len(names))
+    of, alone = order[first] if len(names) else first, first < 0
     of[alone] = len(names) + np.arange(alone.sum())
     return of, len(names) + int(alone.sum())
 

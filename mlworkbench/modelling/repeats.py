@@ -27,7 +27,7 @@ from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
 from ..execution.listing import list_runs
 from ..execution.record import METRICS, Run, get_run
-from .metrics import metric_table
+from .metrics import entity_units, metric_table
 from .resampling import Difference, how_sure, replicas, standard_error
 from .sharing import SharedRows, shared_rows
 from .verdicts import Facts, verdict
@@ -307,7 +307,7 @@ def compare_repeats(
     by_rows, free = standard_error(apart, evidence - 1)
     value = float(np.mean(second) - np.mean(first))
     se, low, high, p = _mixed(value, (by_rows, max(1.0, free)), by_seed, sure["level"])
-    clusters = len(set(shared.entity)) if shared.entity is not None else 0
+    clusters = 0 if shared.entity is None else entity_units(shared.entity)[1]
     d = Difference(
         metric, value, low, high, p, len(shared.label), clusters, "entities" if clusters else "rows",
         "", se, float(np.mean(first)), float(np.mean(second)), evidence,

@@ -100,10 +100,12 @@ def standard_error(replicas, free: float) -> tuple[float, float]:
     free : float
         Degrees of freedom of the units' influence (see ``influence.freedom``).
     """
+    replicas = np.asarray(replicas, dtype=float)
     drawn = int(np.count_nonzero(np.isfinite(replicas)))
     if drawn < 2:
         return np.nan, np.nan
-    se = float(np.nanstd(replicas, ddof=1)) * (1 + 1 / free) ** 0.5
+    size = float(np.nanmax(np.abs(replicas))) or 1.0  # squares of 1e-200 are 0
+    se = size * float(np.nanstd(replicas / size, ddof=1)) * (1 + 1 / free) ** 0.5
     return se, 1 / (1 / free + 1 / (drawn - 1))
 
 
@@ -245,10 +247,13 @@ def intervals(
 
 # %% ../../nbs/4_modelling/05_resampling.ipynb #73c90f36
 def student_interval(
-    value: float, se: float, free: float, level: float
+    value: float, se: float, free: float, level: float, size: float = 1.0
 ) -> tuple[float, float, float]:
-    """Return the interval and the two-sided p value of a difference, by Student's t with `free` degrees of freedom."""
-    if se <= 1e-12 * max(1.0, abs(value)) and abs(value) <= 1e-12:
+    """Return the interval and the two-sided p value of a difference, by Student's t with `free` degrees of freedom.
+
+    What rounding leaves of two equal figures of about `size` is no difference.
+    """
+    if max(se, abs(value)) <= 1e-12 * size:
         return 0.0, 0.0, 1.0
     if not (free > 0 and se > 0):
         return np.nan, np.nan, np.nan
@@ -315,7 +320,8 @@ def _difference(pair: list, name: str, resampled: str, level: float) -> Differen
     count = min(s.count for s in each) if each[0].link == "logit" else evidence
     se, free = standard_error(replicas[1] - replicas[0], evidence - 1)
     apart = [standard_error(r, evidence - 1)[0] for r in replicas]
-    low, high, p = student_interval(b - a, se, free if count >= 2 else 0, level)
+    size = max(abs(a), abs(b))
+    low, high, p = student_interval(b - a, se, free if count >= 2 else 0, level, size)
     note = evidence_note(count, each[0].carried_by, evidence - 1, each[0].link)
     if np.isnan(low):
         note = f"no interval: {int(count)} {each[0].carried_by} are too few to tell"

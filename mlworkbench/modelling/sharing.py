@@ -16,6 +16,7 @@ from ..core.errors import UserError
 from ..core.settings import Workbench
 from ..core.store import reading, reads
 from ..data.connections import lake_cursor
+from ..data.doors import plain_lake_errors
 from ..execution.record import Run
 from .resampling import Difference, paired
 
@@ -186,6 +187,7 @@ def _what_is_shared(runs: "list[Run]", fewer: str, why: str) -> str:
     return fewer + (f" {why}" if why and (fewer or several) else "")
 
 
+@plain_lake_errors()
 def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = None) -> SharedRows:
     """Find the rows that all the runs scored.
 
@@ -216,7 +218,7 @@ def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = N
         label,
         [_scores(frame, i, classes) for i in range(len(runs))],
         classes,
-        frame["entity"].to_numpy() if frame["entity"].notna().all() else None,
+        frame["entity"].to_numpy() if frame["entity"].notna().any() else None,
         weight,
         frame,
         _what_is_shared(runs, fewer if most > len(frame) else "", split_reason(runs, wb).strip())

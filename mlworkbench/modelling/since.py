@@ -68,7 +68,7 @@ def check_later(values: dict, wb: Workbench) -> None:
     if not (time := _time(run, table, wb)):
         raise UserError(
             f"table '{table}' has no declared time",
-            "Declare it in the table's contract: `mlworkbench contract show`",
+            f"Declare it in the table's contract (`mlworkbench contract show {table}`); a table without one is judged on its test rows: `mlworkbench report RUN`",
         )
     newest = _newest(table, time, "", wb)
     if moments["since"] and newest and moments["since"] > newest:

@@ -31,6 +31,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -40,6 +41,7 @@ import sqlalchemy as sa
 from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.settings import Workbench, open_workbench
 from ..core.store import sqlite_url, store_url, writing
+from ..core.waiting import telling
 from .run_figures import study_figure
 from .style import metric_label
 
@@ -90,7 +92,9 @@ def open_storage(wb: Workbench, storage: str = "") -> optuna.storages.RDBStorage
         if wb.shared and not storage:
             with writing(wb) as db:
                 db.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS optuna")
-        kept = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        file = sa.make_url(url).database if options else ""
+        with telling(Path(file)) if file else contextlib.nullcontext():
+            kept = optuna.storages.RDBStorage(url, engine_kwargs=options)
         if not wb.shared and url == study_url(wb):
             sa.event.listen(kept.engine, "connect", _write_ahead)
             kept.engine.dispose()  # connections made so far wait for the disk
@@ -152,13 +156,18 @@ def open_study(
     Raises
     ------
     UserError
-        The study has other objectives, or goes the other way.
+        The study has other objectives, or goes the other way; or a new one has no name to show.
     """
     wb = open_workbench(wb)
     kept = open_storage(wb, storage)
     wanted = ["maximize" if up else "minimize" for up in (higher, *beside)]
     with held(wb, "storage.lock", fcntl.LOCK_EX):
         there = {s.study_name: s for s in optuna.get_all_study_summaries(kept)}
+        if name not in there and not (name.strip() and name.isprintable() and len(name) <= 200):
+            shown = ascii(name[:40])
+            raise UserError(
+                f"{shown} is no name for a study", "Give one line of at most 200 characters"
+            )
         ways = [d.name.lower() for d in there[name].directions] if name in there else wanted
         if ways != wanted:
             raise UserError(

@@ -37,7 +37,7 @@ from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, metrics, reading, writing
 from ..core.store import runs as run_table
 from ..execution.executors import without_main
-from ..execution.fingerprints import fingerprint
+from ..execution.fingerprints import code_beside, fingerprint
 from ..execution.grids import stop_pool
 from ..execution.jobs import find_notebook, prepare_job, run_job
 from ..execution.journal import log_fact
@@ -153,6 +153,8 @@ class TrialPlan:
     trials, seed : int
     until : float
         The moment (seconds since the epoch) at which no trial is begun any more; 0: never.
+    code : str
+        The fingerprint of the notebook and of the code beside it.
     """
 
     job: str
@@ -167,6 +169,21 @@ class TrialPlan:
     trials: int
     seed: int
     until: float = 0.0
+    code: str = ""
+
+
+def _code_of(notebook: Path, values: dict, wb: Workbench) -> str:
+    """The fingerprint of a notebook and of the modules beside it."""
+    return fingerprint(notebook, {}, {}, code_beside(notebook, values, wb))
+
+
+def _refuse_edited(plan: TrialPlan, wb: Workbench) -> None:
+    """Refuse to go on with other code than the trials so far had."""
+    if plan.code != _code_of(Path(plan.job), plan.fixed, wb):
+        raise UserError(
+            f"{Path(plan.job).name} or a module beside it was edited while study '{plan.study}' was at work: its trials are kept, and ran the code of before",
+            "The same command, without --study, begins another study with the code of now",
+        )
 
 
 def _of_trial(study: str, number: int, wb: Workbench) -> Run | None:
@@ -264,6 +281,7 @@ def work_on(plan: TrialPlan, progress: Progress = silent) -> None:
     with attending(study, wb, found):
         while not plan.until or time.time() < plan.until:
             progress(*so_far(study, plan))
+            _refuse_edited(plan, wb)
             trial = next_trial(study, space, plan.trials, plan.seed, wb)
             if trial is None:
                 break
@@ -414,11 +432,13 @@ def tune_notebook(
         )
     values = prepare_job(notebook, fixed | {n: _middle(d) for n, d in space.items()}, wb)[1]
     told = {n: optuna.distributions.distribution_to_json(d) for n, d in sorted(space.items())}
-    same = fingerprint(notebook, {n: v for n, v in values.items() if n not in space}, {})
+    settled = {n: v for n, v in values.items() if n not in space}
+    same = fingerprint(notebook, settled, {}, code_beside(notebook, values, wb))
     about = hashlib.sha256(json.dumps([same, told, metric]).encode()).hexdigest()[:8]
     plan = TrialPlan(
         str(notebook), study or f"{notebook.stem}.{metric}.{about}", storage, metric, experiment,
         str(wb.root), higher, fixed, told, trials, seed, time.time() + 60 * minutes if minutes else 0.0,
+        _code_of(notebook, fixed, wb),
     )  # fmt: skip
     opened = _opened(plan, about, experiment or notebook.stem, space, wb)
     work_on(plan, progress) if jobs == 1 else _work_together(opened, plan, jobs, progress)
