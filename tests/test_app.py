@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("streamlit")
-import plotly.graph_objects as go  # noqa: E402
 from app_workbench import EVIL, World  # noqa: E402
 from faults import mlworkbench  # noqa: E402
 from streamlit.testing.v1 import AppTest  # noqa: E402
@@ -15,7 +14,7 @@ from mlworkbench.core.looks import record_look  # noqa: E402
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.views import chosen, run_table  # noqa: E402
-from mlworkbench.execution.journal import log_fact, log_figure
+from mlworkbench.execution.journal import log_fact
 from mlworkbench.execution.listing import list_runs  # noqa: E402
 from mlworkbench.execution.opening import open_run
 from mlworkbench.execution.predictions import log_predictions
@@ -372,28 +371,6 @@ def test_register_ask_approve_reject_and_roll_back(visit, tmp_path):
     at.text_input(key="why-rollback-champion").input("alerts doubled since Monday")
     [b for b in at.button if b.label == "Roll back"][-1].click().run()
     assert "version 1 again" in said(at) and "by rollback" in said(at)
-
-
-@pytest.mark.parametrize("damage", ["cut", "emptied", "garbled", "deleted"])
-def test_a_damaged_record_is_shown_as_far_as_it_goes(visit, tmp_path, damage):
-    world = World(tmp_path / "wb", rows=300)
-    run, other = world.run("hurt"), world.run("whole", 0.5)
-    figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
-    log_figure("mine", figure, run=run.run, wb=world.wb)
-    (run.folder / "progress.json").write_text('{"cell": 1, "cells": 2}')
-    files = [f for f in run.folder.rglob("*") if f.is_file() and f.name != ".alive"]
-    assert len(files) >= 4, files
-    for file in files:
-        whole = file.read_bytes()
-        if damage == "deleted":
-            file.unlink()
-        else:
-            hurt = {"cut": whole[: len(whole) // 2], "emptied": b"", "garbled": b"\x00\xff[{"}
-            file.write_bytes(hurt[damage])
-    at = visit(world.wb, "run", run=run.run)
-    assert at.title[0].value == "hurt"
-    for page in ("experiments", "compare", "models"):
-        visit(world.wb, page, runs=f"{run.run},{other.run}")
 
 
 @pytest.mark.parametrize(
