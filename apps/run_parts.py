@@ -220,33 +220,45 @@ def evaluate_now(run) -> None:
 ORDER = ("learning", "roc", "precision_recall", "calibration", "scores")  # others after them
 
 
-def kept_figures(run, details: dict) -> list:
-    """The figures that a run kept, as one reads them, and what it cost."""
+def read_figure(path: Path, run):
+    """A kept figure in the look of now; an image as its text. A damaged file is a ValueError."""
+    text = path.read_text()
+    if not path.name.endswith(".plotly.json"):
+        return text
+    name = path.name.removesuffix(".plotly.json")
+    return repainted(plotly.io.from_json(text, skip_invalid=True), run, name)
+
+
+def kept_figures(run, details: dict) -> tuple[dict, list[str]]:
+    """The figures that a run kept by file name, as one reads them, and what it cost; and the damaged."""
     paths = [run.folder / f["path"] for f in details["files"] if f["kind"] == "figure"]
     stems = {p: p.name.removesuffix(".plotly.json") for p in paths}
     paths.sort(key=lambda p: ORDER.index(stems[p]) if stems[p] in ORDER else len(ORDER))
-    found = [p for p in paths if p.exists()][:12]
-    drawn = [
-        repainted(plotly.io.from_json(p.read_text(), skip_invalid=True), run, stems[p])
-        if p.name.endswith(".plotly.json")
-        else p
-        for p in found
-    ]
+    drawn, damaged = {}, []
+    for path in [p for p in paths if p.exists()][:12]:
+        try:
+            drawn[path.name] = read_figure(path, run)
+        except (ValueError, TypeError):
+            damaged.append(path.name)
     if (run.folder / "usage.json").exists():
         with contextlib.suppress(WorkbenchError, ValueError, KeyError):
             usage = json.loads((run.folder / "usage.json").read_text())
             usage = usage_figure(usage, cores=int(details["facts"].get("cores", 0)))
-            drawn.append(repainted(usage, run, "usage"))
-    return drawn
+            drawn["usage"] = repainted(usage, run, "usage")
+    return drawn, damaged
 
 
 def figures(run, details: dict) -> None:
     """The figures, two in a line."""
+    drawn, damaged = kept_figures(run, details)
+    if damaged:
+        names = ", ".join(map(as_markdown, damaged))
+        st.warning(f"Damaged since the run, and not shown: {names}. A rerun draws them again.")
     columns = st.columns(2, gap="medium")
-    for i, figure in enumerate(kept_figures(run, details)):
+    for i, (name, figure) in enumerate(drawn.items()):
         with columns[i % 2]:
-            if isinstance(figure, Path):
-                st.image(figure.read_text(), caption=as_markdown(figure.name))
+            if isinstance(figure, str):
+                st.image(figure, caption=as_markdown(name))
             else:
                 draw(figure, key=f"figure-{i}")
 

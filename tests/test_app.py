@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import optuna
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 pytest.importorskip("streamlit")
@@ -14,7 +15,7 @@ from mlworkbench.core.looks import record_look  # noqa: E402
 from mlworkbench.core.settings import shipped_folder  # noqa: E402
 from mlworkbench.data.lake import create_workbench  # noqa: E402
 from mlworkbench.desk.views import chosen, run_table  # noqa: E402
-from mlworkbench.execution.journal import log_fact
+from mlworkbench.execution.journal import log_fact, log_figure
 from mlworkbench.execution.listing import list_runs  # noqa: E402
 from mlworkbench.execution.opening import open_run
 from mlworkbench.execution.predictions import log_predictions
@@ -396,3 +397,26 @@ def test_settings_with_nonsense_are_named_in_the_app_and_the_command_line(
     assert said_ in at.error[0].value
     code, _, err = mlworkbench("tables", cwd=wb.root)
     assert code == 2 and said_ in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "garbled", "deleted"])
+def test_a_damaged_record_is_shown_as_far_as_it_goes(visit, tmp_path, damage):
+    world = World(tmp_path / "wb", rows=300)
+    run, other = world.run("hurt"), world.run("whole", 0.5)
+    log_figure("mine", go.Figure(go.Scatter(x=[1, 2], y=[3, 4])), run=run.run, wb=world.wb)
+    (run.folder / "progress.json").write_text('{"cell": 1, "cells": 2}')
+    files = [f for f in run.folder.rglob("*") if f.is_file() and f.name != ".alive"]
+    assert len(files) >= 4, files
+    for file in files:
+        whole = file.read_bytes()
+        if damage == "deleted":
+            file.unlink()
+        else:
+            hurt = {"cut": whole[: len(whole) // 2], "emptied": b"", "garbled": b"\x00\xff[{"}
+            file.write_bytes(hurt[damage])
+    at = visit(world.wb, "run", run=run.run)
+    assert at.title[0].value == "hurt"
+    told = [w.value for w in at.warning if "mine" in w.value]
+    assert bool(told) == (damage != "deleted")
+    for page in ("experiments", "compare", "models"):
+        visit(world.wb, page, runs=f"{run.run},{other.run}")
