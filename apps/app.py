@@ -14,7 +14,7 @@ st.html(page_style())
 try:
     name = workbench().name
 except WorkbenchError as err:
-    st.title("No workbench here")
+    st.title("No workbench can be opened here")
     st.text(str(err))
     st.stop()
 read_address()

@@ -394,7 +394,7 @@ def test_settings_with_nonsense_are_named_in_the_app_and_the_command_line(
     if "=" not in line:
         file.write_text("\n".join(lines) + f"\n{line}\n")
     at = visit(wb)
-    assert said_ in at.error[0].value
+    assert said_ in at.text[0].value
     code, _, err = mlworkbench("tables", cwd=wb.root)
     assert code == 2 and said_ in err and err.count("\n") == 1
 
