@@ -224,16 +224,15 @@ def log_predictions(
     wb, found = open_workbench(wb), current_run(run, wb)
     with reading(wb) as db:
         fence(db, found)
-    frame = prediction_frame(y, score, key=key, split=split, classes=classes, **columns)
-    splits = frame["split"].unique()
     try:
+        frame = prediction_frame(y, score, key=key, split=split, classes=classes, **columns)
         table = _arrow(frame)
     except (UnicodeError, ValueError, TypeError) as err:
         hint = "Give plain texts or numbers as label, key and entity"
         raise UserError(f"a label, key or entity cannot be kept: {err}", hint) from err
     with write_lake(f"predictions of {found}", wb=wb, beside=True) as write:
         write.con.register("rows_", table)
-        for name in splits:
+        for name in frame["split"].unique():
             write.con.execute(
                 "DELETE FROM predictions WHERE run = ? AND split = ?", [found, str(name)]
             )
