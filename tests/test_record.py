@@ -518,4 +518,4 @@ def test_an_unknown_name_in_a_condition_gets_our_candidates_and_sorting_takes_wh
 def test_a_blank_experiment_is_none(wb):
     run = open_run("a", experiment=" \n ", wb=wb)
     close_run(run.run, "finished", wb=wb)
-    assert find_run(run.run, wb=wb).experiment == "default"
+    assert [r.experiment for r in list_runs(wb=wb)] == ["default"]
