@@ -73,7 +73,8 @@ def moment_text(value: Any) -> str:
     if not isinstance(value, dt.datetime):
         return cell_text(value)
     known = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
-    return known.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    here = dt.datetime.fromtimestamp(known.timestamp()).astimezone()  # also a moment of pandas
+    return here.strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def data_text(value: Any) -> str:
@@ -107,7 +108,7 @@ def html_table(
     sides = {n: "right" if _numeric([r.get(n) for r in rows]) else "left" for n in names}
 
     def line(kind: str, values: Mapping) -> str:
-        whole = {n: ";white-space:nowrap" * isinstance(values.get(n), dt.datetime) for n in names}
+        whole = {n: ";white-space:nowrap" * _one_word(values.get(n)) for n in names}
         cells = (
             f'<{kind} style="{_CELL}{sides[n]}{whole[n]}">{_cell_html(values.get(n), show)}</{kind}>'
             for n in names
@@ -118,6 +119,12 @@ def html_table(
     body = "".join(line("td", r) for r in rows)
     table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>" if names else ""
     return Html(table + (f"<div>{quiet(caption)}</div>" if caption else ""))
+
+
+def _one_word(value: Any) -> bool:
+    """Whether a value is read as one: a moment, or a name, which would break at its hyphen."""
+    short = isinstance(value, str) and len(value) < 30 and " " not in value
+    return short or isinstance(value, dt.datetime)
 
 
 def _cell_html(value: Any, show: Callable[[Any], str]) -> Html:

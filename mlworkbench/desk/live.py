@@ -55,23 +55,27 @@ def live_sentence(lines: list, left: float) -> str:
 # %% ../../nbs/7_desk/04_live.ipynb #90d341f0
 @contextlib.contextmanager
 def live_table() -> Iterator[Callable[[list, float], None] | None]:
-    """A table that renews itself, in a notebook or a terminal; None where neither is looked at.
+    """A table that renews itself, in a notebook or a terminal, and goes when the work has ended.
 
     Yields
     ------
     callable or None
-        To hand to ``run_grid`` as ``show``.
+        To hand to ``run_grid`` as ``show``; None where neither is looked at.
     """
     if shell := _notebook():
         place = {"display_id": f"grid-{time.time_ns()}"}
-        shell.display_pub.publish({"text/html": "", "text/plain": ""}, transient=place)
+        empty = {"text/html": "", "text/plain": ""}
+        shell.display_pub.publish(empty, transient=place)
 
         def publish(lines: list, left: float) -> None:
             page = live_html(lines, left)
             data = {"text/html": page, "text/plain": live_sentence(lines, left)}
             shell.display_pub.publish(data, transient=place, update=True)
 
-        yield publish
+        try:
+            yield publish
+        finally:
+            shell.display_pub.publish(empty, transient=place, update=True)
     elif sys.stderr.isatty():
         yield from _terminal(sys.stderr)
     else:
