@@ -2,7 +2,7 @@
 
 On simulated scores whose truth is known: prevalence by number of positives, rows independent or in
 entities whose labels and scores hang together. `python tests/test_coverage.py` prints the whole
-table; `make test` does two cells of it, and alarms only beyond the 99.9% quantile of the binomial.
+table, and with `--called` how often a difference is called; `make test` does small ones of both, and alarms only beyond the 99.9% quantile of the binomial.
 """
 
 import argparse

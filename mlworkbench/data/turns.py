@@ -9,7 +9,6 @@ __all__ = ["log", "Holder", "turn_holders", "lake_turn"]
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench
 from ..core.store import LAKE_LOCK, store_url
-from ..core.waiting import PATIENCE, lock_holders, process_name
+from ..core.waiting import PATIENCE, lock_holders, process_name, while_waiting
 
 log = logging.getLogger(__name__)
 
@@ -135,20 +134,15 @@ def _lock(handle: int, wb: Workbench, wait: bool) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-@contextlib.contextmanager
-def _telling(wb: Workbench) -> Iterator[None]:
+def _telling(wb: Workbench) -> contextlib.AbstractContextManager[None]:
     """Say whom one waits for, once somebody has had the turn for longer than one's patience."""
-    done = threading.Event()
 
-    def look() -> None:
+    def told() -> bool:
+        slow = []
         with contextlib.suppress(WorkbenchError, sa.exc.SQLAlchemyError):
-            while not done.wait(PATIENCE):
-                if slow := [h for h in turn_holders(wb) if h.seconds >= PATIENCE]:
-                    log.warning("waiting for %s to finish writing", slow[0].name)
-                    return
+            slow = [h for h in turn_holders(wb) if h.seconds >= PATIENCE]
+        if slow:
+            log.warning("waiting for %s to finish writing", slow[0].name)
+        return bool(slow)
 
-    threading.Thread(target=look, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
+    return while_waiting(told)
