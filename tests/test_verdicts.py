@@ -19,7 +19,7 @@ from mlworkbench.modelling.verdicts import (
 )
 
 TORTURE = os.environ.get("TORTURE", "0") not in ("", "0")
-FACTS = Facts("old", "new", entity="cards", weeks=3)
+FACTS = Facts("old", "new", entity="cards", days=21)
 
 
 def seen(low, high, metric="auc", n=1000, clusters=50, note=""):
@@ -96,9 +96,17 @@ def test_sentences(low, high, more, word, said):
     assert "\n" not in got.sentence
 
 
+def test_the_time_that_rows_span_is_told_in_days_and_what_is_missing_in_weeks():
+    one = dataclasses.replace(seen(-0.01, 0.02), evidence=900)
+    assert "from 21 days and" in verdict(one, FACTS, worth=0.01).sentence
+    more = verdict(one, FACTS, worth=0.01).rows_still_needed
+    short = dataclasses.replace(FACTS, days=1_000 * 7 // more)
+    assert "about 1 more week." in verdict(one, short, worth=0.01).sentence
+
+
 def test_caveats_are_said():
     got = verdict(
-        seen(0.01, 0.03, note="stands on about 12 positives"), Facts("a", "b", weeks=1, looks=7)
+        seen(0.01, 0.03, note="stands on about 12 positives"), Facts("a", "b", days=5, looks=7)
     )
     assert (
         "one week alone" in got.sentence

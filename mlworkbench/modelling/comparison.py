@@ -389,12 +389,12 @@ def _facts(shared: SharedRows, level: float, corrected: list[float]) -> Facts:
     runs, names = shared.runs, [r.name for r in shared.runs]
     if len(set(names)) < len(names):
         names = [f"{r.name} ({r.run})" for r in runs]
-    times, weeks = shared.frame["at"].dropna(), None
+    times, days = shared.frame["at"].dropna(), None
     if len(times) == len(shared.frame):
-        weeks = max(1, round((times.max() - times.min()).total_seconds() / 604_800))
+        days = (times.max().normalize() - times.min().normalize()).days + 1
     entity = _plural(runs[0].params.get("entity") or "")
     p = corrected[0] if len(corrected) > 1 and math.isfinite(corrected[0]) else None
-    return Facts(names[0], names[1], entity, weeks, level=level, rivals=len(corrected), corrected=p)
+    return Facts(names[0], names[1], entity, days, level=level, rivals=len(corrected), corrected=p)
 
 
 def _plural(entity: str) -> str:

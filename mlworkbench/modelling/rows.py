@@ -107,10 +107,15 @@ def refuse_parts(problem: Problem, counts: Mapping[tuple, int]) -> None:
         held.setdefault(part, set()).add(label)
     for part in ("train", "test"):
         rows = sum(n for (p, _), n in counts.items() if p == part)
-        if not rows or (problem.task != "regression" and len(held[part]) < 2):
+        if not rows:
             raise UserError(
-                f"the {part} rows of '{problem.table}' have {len(held[part])} classes in {rows} rows",
-                "Choose another split or test share",
+                f"split={problem.split} leaves no {part} rows of '{problem.table}'",
+                "Choose another split or test share; where all times are alike, split=random",
+            )
+        if problem.task != "regression" and len(held[part]) < 2:
+            raise UserError(
+                f"the {rows:,} {part} rows of '{problem.table}' all have {problem.target}={min(held[part])}",
+                "Use split=stratified, another test share or a table of a longer period",
             )
     unseen = held["test"] - held["train"] - held["validation"]
     if unseen and problem.task == "multiclass":

@@ -172,8 +172,8 @@ class Facts:
         The two runs; the difference is second less first.
     entity : str
         What was drawn, in the plural: ``customers``, ``cards``; empty where rows were.
-    weeks : int, optional
-        Weeks that the rows span, where they have a time.
+    days : int, optional
+        Days that the rows span, where they have a time.
     looks : int, optional
         How often models have been judged on these test rows so far.
     unit : str
@@ -193,7 +193,7 @@ class Facts:
     first: str
     second: str
     entity: str = ""
-    weeks: int | None = None
+    days: int | None = None
     looks: int | None = None
     unit: str = ""
     level: float = 0.95
@@ -268,12 +268,12 @@ def _basis(d: Difference, facts: Facts) -> str:
     drawn = f"{d.clusters:,} {facts.entity or d.resampled}" if d.clusters else f"{d.n:,} rows"
     said = f"It rests on resampling {drawn}"
     said += f" with {d.n:,} rows" if d.clusters else ""
-    if facts.weeks is None:
+    if facts.days is None:
         said += " and does not cover rows of another kind or time."
-    elif facts.weeks <= 1:
+    elif facts.days <= 7:
         said += " from one week alone, and does not cover how weeks differ, nor later drift."
     else:
-        said += f" from {facts.weeks} weeks and does not cover later drift."
+        said += f" from {facts.days:,} days and does not cover later drift."
     if d.note:
         said += f" Take care: {d.note}."
     if facts.looks and facts.looks > 1:
@@ -361,6 +361,7 @@ def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
     if more == 0:
         return f"These rows would show a difference of {wanted} {often}."
     said = f"To tell a difference of {wanted} {often} takes {more:,} more rows"
-    if facts.weeks:
-        said += f", about {math.ceil(more * facts.weeks / d.n):,} more weeks"
+    if facts.days:
+        weeks = math.ceil(more * facts.days / d.n / 7)
+        said += f", about {weeks:,} more week{'s' if weeks > 1 else ''}"
     return said + "."
