@@ -5,7 +5,7 @@ leads to it first.
 """
 
 import streamlit as st
-from state import page_style, read_address, workbench, write_address
+from state import page_style, read_address, waiting_shown, workbench, write_address
 
 from mlworkbench.core.errors import WorkbenchError
 
@@ -29,7 +29,8 @@ pages = [
 page = st.navigation({name: pages})
 write_address()
 try:
-    page.run()
+    with waiting_shown():
+        page.run()
 except WorkbenchError as err:
     st.error("This could not be shown.")
     st.text(str(err))

@@ -1,17 +1,24 @@
 """What is chosen, kept in the session and in the address; nothing else touches either."""
 
+import contextlib
 import datetime as dt
 import html
+import logging
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ctx
 
+from mlworkbench.core import waiting
 from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.core.settings import Workbench, open_workbench
 from mlworkbench.core.store import check_schema, now
+from mlworkbench.data import turns
 from mlworkbench.data.catalog import newest_snapshot
 from mlworkbench.desk.rendering import as_markdown
 from mlworkbench.desk.views import (
@@ -321,6 +328,34 @@ def reddened(styled: Any) -> Any:
     """A table in which a state that is *failed* stands in red."""
     red = "color: #f2887f" if dark() else "color: #b3261e"
     return styled.map(lambda v: red if str(v).endswith("failed") else "", subset=["state"])
+
+
+class _OnThePage(logging.Handler):
+    """Shows on a page what a thread says that watches a wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.visitor = st.empty(), get_script_run_ctx()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one line, in the place of the one before."""
+        add_script_run_ctx(threading.current_thread(), self.visitor)
+        said = record.getMessage()
+        self.place.info(as_markdown(said[:1].upper() + said[1:]))
+
+
+@contextlib.contextmanager
+def waiting_shown() -> Iterator[None]:
+    """Say on the page whom the block waits for, as the command line says it."""
+    shown = _OnThePage()
+    for log in (waiting.log, turns.log):
+        log.addHandler(shown)
+    try:
+        yield
+    finally:
+        for log in (waiting.log, turns.log):
+            log.removeHandler(shown)
+        shown.place.empty()
 
 
 def work_moment() -> dt.datetime:

@@ -1,5 +1,6 @@
 """What the tests of faults share: commands in processes of their own, and ways to stop them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -178,3 +179,29 @@ def killed_again_and_again(begin, finished, kills: int) -> dict:
         assert kept.items() <= before.items() <= now.items()
         kept = now
     return kept
+
+
+HOLD = """
+import sqlite3
+db = sqlite3.connect(wb.root / sys.argv[2])
+db.execute("PRAGMA locking_mode=EXCLUSIVE")
+db.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holding(wb, file: str):
+    """Another process that holds a SQLite file of a workbench, for the block; yields its number."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", CODE + HOLD, str(wb.root), file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield holder.pid
+    finally:
+        holder.communicate("")

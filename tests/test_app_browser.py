@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("streamlit")
 sync_api = pytest.importorskip("playwright.sync_api")
 from app_workbench import EVIL, World  # noqa: E402
+from faults import holding  # noqa: E402
 
 from mlworkbench.core.errors import UserError  # noqa: E402
 from mlworkbench.core.settings import open_workbench  # noqa: E402
@@ -148,6 +149,19 @@ def test_a_run_is_seen_alive_and_does_not_push_in(served, page):
     close_run(run.run, "failed", "cell 2, line 1: ValueError: no", wb=world.wb)
     cells.get_by_text("failed").first.wait_for(state="attached")
     assert not page.alerts
+
+
+@needs_browser
+def test_a_page_says_whom_it_waits_for(served, page):
+    world, address = served
+    runs = ",".join(get_run(name, world.wb).run for name in ("shallow", "deep"))
+    with holding(world.wb, "lake/catalog.sqlite") as holder:
+        page.goto(f"{address}compare?runs={runs}")
+        page.get_by_text(f"Waiting for {world.wb.root}").wait_for()
+        assert f"process {holder}" in page.get_by_test_id("stAlert").inner_text()
+    page.get_by_text("It rests on resampling").wait_for()
+    settled(page)
+    assert page.get_by_text("Waiting for").count() == 0
 
 
 @needs_browser

@@ -5,20 +5,19 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import CATALOGS
-from faults import acknowledged, everything, kill, mlworkbench, python, rows_hash, until
+from faults import acknowledged, everything, holding, kill, mlworkbench, python, rows_hash, until
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import open_workbench
 from mlworkbench.data.catalog import snapshot_number, tables
 from mlworkbench.data.commits import lake_files, verify_files, write_lake
-from mlworkbench.data.connections import data_path, lake_cursor
+from mlworkbench.data.connections import connect_lake, data_path, lake_cursor
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.queries import sql
 
@@ -603,16 +602,18 @@ for con in (connect_lake(wb), lake_cursor(wb)):
 @pytest.mark.parametrize("catalog", ["sqlite"])  # a team's is no file
 @pytest.mark.parametrize("held", ["work.sqlite", "lake/catalog.sqlite"])
 def test_a_locked_file_is_waited_for_with_a_word_after_two_seconds(wb, held):
-    hold = "import os, sqlite3, sys\ndb = sqlite3.connect(os.path.join(sys.argv[1], sys.argv[2]))\n"
-    hold += "db.execute('PRAGMA locking_mode=EXCLUSIVE')\ndb.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\nsys.stdin.read()"
-    words = [sys.executable, "-c", hold, str(wb.root), held]
-    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with holding(wb, held) as holder:
         waiting = mlworkbench("tables", cwd=wb.root, wait=False)
         said = waiting.stderr.readline()
-    finally:
-        holder.communicate("")
     out, err = waiting.communicate(timeout=180)
-    assert said.startswith("waiting for ") and held in said and f"process {holder.pid}" in said
+    assert said.startswith("waiting for ") and held in said and f"process {holder}" in said
     assert waiting.returncode == 0, err
+
+
+@pytest.mark.parametrize("catalog", ["sqlite"])
+def test_who_holds_the_catalog_for_too_long_is_named(wb, monkeypatch):
+    monkeypatch.setattr("mlworkbench.data.connections.GIVEN_UP", 1.0)
+    with holding(wb, "lake/catalog.sqlite") as holder, pytest.raises(WorkbenchError) as found:
+        connect_lake(wb)
+    assert f"held by process {holder} " in found.value.message and "again" in found.value.hint
+    connect_lake(wb).close()

@@ -55,7 +55,7 @@ from sqlalchemy import BigInteger, Boolean, Column, DateTime, Float, ForeignKey,
 
 from .errors import UserError, WorkbenchError
 from .settings import Workbench, open_workbench
-from .waiting import PATIENCE, say_waiting
+from .waiting import GIVEN_UP, PATIENCE, say_waiting
 
 # %% ../../nbs/1_core/03_store.ipynb #2cc11400
 SCHEMA_VERSION = 1
@@ -306,9 +306,9 @@ def _patiently(connection: sqlite3.Connection, statement: str, file: str, again:
     connection.execute(f"PRAGMA busy_timeout={1000 * PATIENCE:.0f}")
     try:
         connection.execute(statement)
-        connection.execute("PRAGMA busy_timeout=60000")
+        connection.execute(f"PRAGMA busy_timeout={1000 * GIVEN_UP:.0f}")
     except sqlite3.OperationalError as err:
-        connection.execute("PRAGMA busy_timeout=60000")
+        connection.execute(f"PRAGMA busy_timeout={1000 * GIVEN_UP:.0f}")
         if "locked" in str(err):
             say_waiting(Path(file))
         again(statement)

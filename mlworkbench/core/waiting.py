@@ -6,8 +6,10 @@
 __all__ = [
     "log",
     "PATIENCE",
+    "GIVEN_UP",
     "lock_holders",
     "process_name",
+    "holder_names",
     "say_waiting",
     "while_waiting",
     "telling",
@@ -24,6 +26,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 PATIENCE = 2.0  # seconds that are waited in silence
+GIVEN_UP = 60.0  # seconds after which a held file is an error
 
 
 # %% ../../nbs/1_core/02_waiting.ipynb #9a170006
@@ -48,14 +51,18 @@ def process_name(pid: int) -> str:
 
 
 # %% ../../nbs/1_core/02_waiting.ipynb #9a170007
-def say_waiting(file: Path) -> None:
-    """Say that a SQLite file is waited for, and who holds it where that can be told."""
+def holder_names(file: Path) -> str:
+    """Who holds a SQLite file, as one would say it; empty where nobody does or it cannot be told."""
     named = []
     for pid in lock_holders(file, Path(f"{file}-shm")):
         with contextlib.suppress(OSError, KeyError):
             named.append(process_name(pid))
-    who = " and ".join(named) or "somebody else"
-    log.warning("waiting for %s, held by %s", file, who)
+    return " and ".join(named)
+
+
+def say_waiting(file: Path) -> None:
+    """Say that a SQLite file is waited for, and who holds it where that can be told."""
+    log.warning("waiting for %s, held by %s", file, holder_names(file) or "somebody else")
 
 
 # %% ../../nbs/1_core/02_waiting.ipynb #9a170009

@@ -29,7 +29,7 @@ import duckdb
 from ..core.current import pinned_snapshot
 from ..core.errors import WorkbenchError
 from ..core.settings import Workbench, open_workbench
-from ..core.waiting import telling
+from ..core.waiting import GIVEN_UP, holder_names, telling
 
 # %% ../../nbs/2_data/01_connections.ipynb #df262c92
 _CLOSED = {
@@ -96,7 +96,7 @@ def _attach_lake(wb: Workbench, *options: str) -> str:
     )
     if wb.shared:
         return f"ATTACH {literal('ducklake:postgres:' + catalog)} AS lake ({', '.join(options)})"
-    options += ("META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 60000")
+    options += ("META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {1000 * GIVEN_UP:.0f}")
     return (
         f"ATTACH {literal(f'ducklake:sqlite:{wb.root / catalog}')} AS lake ({', '.join(options)})"
     )
@@ -122,6 +122,16 @@ def _check_there(wb: Workbench) -> None:
 def _telling(wb: Workbench, file: Path) -> contextlib.AbstractContextManager[None]:
     """Say for whom one waits, where a file is waited for; a database server's waits are its own."""
     return contextlib.nullcontext() if wb.shared else telling(file)
+
+
+def _not_opened(wb: Workbench, err: duckdb.Error) -> WorkbenchError:
+    """Say who holds the catalog, else what DuckDB says."""
+    catalog = wb.root / wb.setting("lake", "catalog")
+    if not wb.shared and (who := holder_names(catalog)):
+        return WorkbenchError(
+            f"the lake's catalog {catalog} is held by {who}", "Try again when that has ended"
+        )
+    return WorkbenchError(f"the lake of {wb.root} does not open: {err}", "Try `mlworkbench doctor`")
 
 
 def connect_lake(wb: Workbench, *options: str, creates: bool = False) -> duckdb.DuckDBPyConnection:
@@ -159,9 +169,7 @@ def connect_lake(wb: Workbench, *options: str, creates: bool = False) -> duckdb.
         with _telling(wb, wb.root / wb.setting("lake", "catalog")):
             con.execute(_attach_lake(wb, *options))
     except duckdb.Error as err:
-        raise WorkbenchError(
-            f"the lake of {wb.root} does not open: {err}", "Try `mlworkbench doctor`"
-        ) from err
+        raise _not_opened(wb, err) from err
     con.execute("USE lake")
     for name, value in {"max_retry_count": 60, "retry_wait_ms": 20, "retry_backoff": 1.1}.items():
         con.execute(f"SET ducklake_{name} = {value}")
