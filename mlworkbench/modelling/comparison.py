@@ -470,7 +470,7 @@ def _spanned(value: dict, sign: str = "") -> Html:
     k = interval_digits(low, high)
     span = quiet(f"{low:{sign}.{k}f} to {high:{sign}.{k}f}")
     middle = f"{value['value']:{sign}.{k}f}"
-    return Html(" ".join(f'<span style="white-space:nowrap">{x}</span>' for x in (middle, span)))
+    return Html("<br>".join(f'<span style="white-space:nowrap">{x}</span>' for x in (middle, span)))
 
 
 # %% ../../nbs/4_modelling/09_comparison.ipynb #5042648a
