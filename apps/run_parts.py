@@ -220,20 +220,24 @@ def evaluate_now(run) -> None:
 ORDER = ("learning", "roc", "precision_recall", "calibration", "scores")  # others after them
 
 
+def figure_name(path: Path) -> str:
+    """What a kept figure was called when it was logged; an image's name keeps its ending."""
+    return path.name.removesuffix(".plotly.json")
+
+
 def read_figure(path: Path, run):
     """A kept figure in the look of now; an image as its text. A damaged file is a ValueError."""
-    text = path.read_text()
-    if not path.name.endswith(".plotly.json"):
+    text, name = path.read_text(), figure_name(path)
+    if name == path.name:
         return text
-    name = path.name.removesuffix(".plotly.json")
     return repainted(plotly.io.from_json(text, skip_invalid=True), run, name)
 
 
 def kept_figures(run, details: dict) -> tuple[dict, list[str]]:
     """The figures that a run kept by file name, as one reads them, and what it cost; and the damaged."""
     paths = [run.folder / f["path"] for f in details["files"] if f["kind"] == "figure"]
-    stems = {p: p.name.removesuffix(".plotly.json") for p in paths}
-    paths.sort(key=lambda p: ORDER.index(stems[p]) if stems[p] in ORDER else len(ORDER))
+    rank = {name: place for place, name in enumerate(ORDER)}
+    paths.sort(key=lambda p: rank.get(figure_name(p), len(ORDER)))
     drawn, damaged = {}, []
     for path in [p for p in paths if p.exists()][:12]:
         try:

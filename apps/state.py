@@ -186,20 +186,20 @@ def one_run(run: str) -> tuple[Run, dict]:
 
 
 # ---------------------------------------------------------------- drawing
-STYLE = """<style>
+STYLE = """
 .stMainBlockContainer {padding: 2.6rem 2rem 4rem}
 .stMainBlockContainer h1 {padding: 0}
 [data-testid="stSidebarHeader"] {height: 2.6rem}
 [data-stale="true"]:has([data-testid="stDataFrame"]) {opacity: 1 !important}
 [data-testid="stHtml"] {font-variant-numeric: tabular-nums}
-[data-testid="stCaptionContainer"] {opacity: 0.72}
-[role="tab"][aria-selected="true"] p {color: TAB}
-</style>"""
+[data-testid="stCaptionContainer"] {opacity: 0.72}"""
 
 
 def page_style() -> str:
     """Spaces, and second text and the chosen tab at a contrast of 4.5 to 1 or more on both grounds."""
-    return STYLE.replace("TAB", "#7aa5ff" if dark() else "#245cd4")
+    tab = "#7aa5ff" if dark() else "#245cd4"
+    chosen = f'[role="tab"][aria-selected="true"] p {{color: {tab}}}'
+    return f"<style>{STYLE}\n{chosen}\n</style>"
 
 
 def dark() -> bool:

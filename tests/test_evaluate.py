@@ -339,6 +339,8 @@ def test_looks_are_counted_and_the_claim_is_corrected(wb):
         ("SELECT p FROM predictions p", True),
         ("SELECT to_json(predictions) FROM predictions", True),
         ("SELECT #3 FROM predictions", True),
+        ("SELECT max(d) FROM predictions p(a, b, c, d)", True),
+        ("SELECT max(e) FROM predictions p(a, split, c, d, e) WHERE split = 'train'", True),
         ("SELECT score FROM predictions NATURAL JOIN (SELECT '1' AS label)", True),
         ("EXPLAIN ANALYZE SELECT 1 FROM predictions WHERE label = '1'", True),
         ("SELECT p.label FROM predictions p WHERE p.split IN ('train', 'validation')", False),
@@ -359,6 +361,9 @@ def test_a_query_past_the_doors_is_a_look(wb, query, looked):
         ("CREATE TABLE copy AS SELECT 1 AS unsealed", False),
         ("INSERT INTO sealed VALUES (900, 1)", False),
         ("INSERT INTO sealed SELECT * FROM other", False),
+        ("UPDATE other SET y = s.b FROM sealed s(a, b) WHERE s.a = other.id", True),
+        ("ALTER TABLE sealed RENAME TO open", True),
+        ("DELETE FROM sealed WHERE id = 3", False),
     ],
 )
 def test_a_copy_of_sealed_labels_is_a_look(wb, statement, looked):

@@ -107,6 +107,18 @@ def test_a_query_that_may_read_sealed_labels_is_a_look(cards):
         assert len(list_looks("pay", "fraud", cards)) - before == looks, query
 
 
+def test_a_label_with_a_word_of_the_parser_is_watched_like_another(wb):
+    with write_lake("cards", wb=wb) as write:
+        write.con.execute(
+            'CREATE TABLE pay AS SELECT i AS id, i % 9 = 0 AS "Class" FROM range(90) t(i)'
+        )
+    keep_split("sealed", "pay", "random", label="Class", key=("id",), sealed=True, wb=wb)
+    sql("SELECT count(*), max(id) FROM pay", wb=wb)
+    assert list_looks(wb=wb) == []
+    sql("SELECT avg(class::INT) FROM pay", wb=wb)
+    assert [look["target"] for look in list_looks(wb=wb)] == ["class"]
+
+
 def test_a_table_with_sealed_labels_that_is_compared_or_profiled_is_looked_at(cards):
     looks = lambda: [x["about"] for x in list_looks("PAY", "fraud", cards)]  # noqa: E731
     first = newest_snapshot(cards)

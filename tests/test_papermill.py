@@ -33,6 +33,26 @@ def execute(wb, path: str, **given):
 
 
 @pytest.mark.parametrize(
+    "imports",
+    [
+        "import papermill",
+        "import mlworkbench.execution.engine",
+        "import mlworkbench.execution.jobs",
+    ],
+)
+def test_engine_and_papermill_are_imported_in_any_order(imports):
+    asked = f"""if True:
+        {imports}
+        import sys, papermill.engines
+        ours = papermill.engines.papermill_engines.get_engine("mlworkbench")
+        print("mlworkbench.execution.engine" in sys.modules, ours.execute_notebook.__self__.__name__)
+    """
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    early = imports != "import papermill"  # whoever wants Papermill alone need not wait for us
+    assert said.stdout.split() == [str(early), "WorkbenchEngine"], said.stderr
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"dept": 3}, "no parameter 'dept'. Did you mean 'depth'"),

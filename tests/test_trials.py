@@ -12,11 +12,13 @@ import optuna
 import pytest
 from faults import killed_again_and_again, mlworkbench
 
+import mlworkbench as mw
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.execution.listing import list_runs
 from mlworkbench.execution.record import get_run
 from mlworkbench.modelling import studies
-from mlworkbench.modelling.trials import picking_optimism, tune_notebook
+from mlworkbench.modelling.notebook_studies import tune_notebook
+from mlworkbench.modelling.picking import picking_optimism
 
 PARAMETERS = """from typing import Annotated
 depth: Annotated[int, (1, 12)] = 3
@@ -101,6 +103,14 @@ def test_mistakes_are_named_before_a_kernel_starts(wb):
         book.cells[1].source = "1"
         nbformat.write(book, quiet)
         tune_notebook(quiet, {"depth": "2:8"}, metric="auc", trials=2, wb=wb)
+
+
+@pytest.mark.parametrize("option", [{"storage": "sqlite:///mine.db"}, {"direction": "minimize"}])
+def test_the_shipped_job_refuses_what_it_would_ignore(wb, option):
+    (name,) = option
+    with pytest.raises(UserError, match=f"has no {name}: it is for a notebook of your own"):
+        mw.tune(table="cards", target="is_fraud", wb=wb, **option)
+    assert list_runs(wb=wb) == []
 
 
 def test_a_notebook_that_always_fails_ends_the_study(wb):
@@ -196,6 +206,20 @@ def test_a_study_of_plain_optuna_is_shown_and_continued(wb, tmp_path):
         studies.study_trials("their", wb, storage)
     with pytest.raises(UserError, match="directions maximize"):
         studies.open_study("theirs", False, wb, storage)
+
+
+def test_a_trial_knows_its_storage_and_takes_no_value_from_another(wb, tmp_path):
+    """Two storages, each with a study of one name; in the second a worker died over its first trial."""
+    first, second = (f"sqlite:///{tmp_path / name}.db" for name in ("first", "second"))
+    told = {"metric": "average_precision", "trials": 1, "study": "s", "wb": wb}
+    tune_notebook(notebook(wb), {"depth": "2:10"}, storage=first, **told)
+    dead = studies.open_study("s", True, wb, second)
+    dead.ask({"depth": optuna.distributions.IntDistribution(2, 10)})
+    tune_notebook(notebook(wb), {"depth": "2:10"}, storage=second, **told)
+    states = [t.state.name for t in trials_of(wb, "s", second)]
+    assert states == ["FAIL", "COMPLETE"] and len(list_runs(wb=wb)) == 2
+    for storage in (first, second):
+        assert len(trials_of(wb, "s", storage)[-1].intermediate_values) == 3  # mw.report found it
 
 
 def test_studies_that_cannot_be_written_are_told_in_the_words_of_their_database(wb, tmp_path):

@@ -7,6 +7,8 @@ __all__ = [
     "one_statement",
     "shortened",
     "plain_lake_errors",
+    "syntax_tree",
+    "tree_nodes",
     "view_queries",
     "check_views",
     "check_reads_only",
@@ -90,7 +92,22 @@ def _words(query: str) -> list[tuple[str, str, int]]:
     return found
 
 
-# %% ../../nbs/2_data/01_doors.ipynb #6e339dc6
+# %% ../../nbs/2_data/01_doors.ipynb #e7b72403
+def syntax_tree(con: duckdb.DuckDBPyConnection, query: str) -> dict:
+    """A query as DuckDB's parser sees it; ``error`` in it is true where it does not select."""
+    return json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0])
+
+
+def tree_nodes(tree: Any) -> Iterator[dict]:
+    """Every part of a syntax tree, the outer before the inner."""
+    if isinstance(tree, dict):
+        yield tree
+        tree = list(tree.values())
+    for branch in tree if isinstance(tree, list) else ():
+        yield from tree_nodes(branch)
+
+
+# %% ../../nbs/2_data/01_doors.ipynb #3a367ab8
 _TABLE_FUNCTIONS = frozenset(
     "range generate_series unnest repeat repeat_row duckdb_tables duckdb_columns duckdb_views "
     "duckdb_schemas duckdb_databases duckdb_types duckdb_functions ducklake_snapshots ducklake_table_info "
@@ -106,20 +123,18 @@ _FORBIDDEN = re.compile(
 )
 
 
-def _functions(tree: Any) -> Iterator[tuple[str, bool]]:
-    if isinstance(tree, dict):
-        if "function_name" in tree:
-            yield tree["function_name"].lower(), False
-        if tree.get("type") == "TABLE_FUNCTION":
-            yield tree["function"].get("function_name", "").lower(), True
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from _functions(branch)
+# %% ../../nbs/2_data/01_doors.ipynb #baff43e0
+def _functions(tree: dict) -> Iterator[tuple[str, bool]]:
+    """The functions that a query calls, and whether each gives a table."""
+    for node in tree_nodes(tree):
+        if "function_name" in node:
+            yield node["function_name"].lower(), False
+        if node.get("type") == "TABLE_FUNCTION":
+            yield node["function"].get("function_name", "").lower(), True
 
 
 def _refuse_functions(con: duckdb.DuckDBPyConnection, query: str, macros: set[str]) -> None:
-    tree = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0])
+    tree = syntax_tree(con, query)
     if tree.get("error"):
         raise UserError(
             f"the query cannot be looked through: {tree.get('error_message', '')}",
@@ -131,15 +146,11 @@ def _refuse_functions(con: duckdb.DuckDBPyConnection, query: str, macros: set[st
             _refuse(name)
 
 
-def _refuse_paths(tree: Any) -> None:
-    if isinstance(tree, dict):
-        if tree.get("type") == "BASE_TABLE" and re.search(r"[/\\*?]", tree.get("table_name", "")):
-            raise UserError(
-                f"'{tree['table_name'][:80]}' is a file, not a table", "See `mlworkbench tables`"
-            )
-        tree = list(tree.values())
-    for branch in tree if isinstance(tree, list) else ():
-        _refuse_paths(branch)
+def _refuse_paths(tree: dict) -> None:
+    for node in tree_nodes(tree):
+        name = node.get("table_name", "") if node.get("type") == "BASE_TABLE" else ""
+        if re.search(r"[/\\*?]", name):
+            raise UserError(f"'{name[:80]}' is a file, not a table", "See `mlworkbench tables`")
 
 
 def _refuse(function: str) -> None:

@@ -6,9 +6,8 @@
 __all__ = ["sql"]
 
 # %% ../../nbs/2_data/03_queries.ipynb #26185bed
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -29,8 +28,58 @@ from mlworkbench.data.doors import (
     check_views,
     one_statement,
     shortened,
-    view_queries,
 )
+from .label_reads import copies_label, named_tables, reads_label
+
+
+# %% ../../nbs/2_data/03_queries.ipynb #e14b79cd
+def _record_looks(
+    con: duckdb.DuckDBPyConnection, query: str, wb: Workbench, looks: Callable
+) -> None:
+    for table, label in watched_labels(wb):
+        if table == "predictions" and table not in query.lower():
+            continue  # most queries are not about it, and need no parsing
+        if looks(con, query, table.lower(), label.lower()):
+            record_look("query", table, label, run=present_run(), about=query, wb=wb)
+
+
+# %% ../../nbs/2_data/03_queries.ipynb #f60c6787
+def _lake_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+    return [name for (name,) in con.execute(query).fetchall()]
+
+
+# %% ../../nbs/2_data/03_queries.ipynb #55d5249c
+def _note_reads(
+    con: duckdb.DuckDBPyConnection, query: str, run: str, at: int | None, wb: Workbench
+) -> None:
+    """Write down which state of each table a run's query reads; once, however often it asks."""
+    named = named_tables(con, query)
+    seen = [t for t in _lake_tables(con) if t.lower() in named and not t.startswith("mlw_")]
+    snapshot = current_snapshot(con) if at is None else at
+    states = last_changes(snapshot, wb)
+    with writing(wb) as db:
+        if db.execute(sa.select(runs.c.run).where(runs.c.run == run)).first() is None:
+            return  # a run of another workbench
+        for table in seen:
+            state = states.get(table.lower(), snapshot)  # what changed it may have expired
+            row = {"run": run, "table_name": table, "snapshot": state}
+            same = (reads.c[name] == value for name, value in row.items())
+            if not db.execute(sa.select(reads).where(*same)).first():
+                db.execute(reads.insert(), row)
+
+
+# %% ../../nbs/2_data/03_queries.ipynb #31e7b48f
+def _explained(err: duckdb.Error, con: duckdb.DuckDBPyConnection) -> UserError:
+    """DuckDB's error in one line; of a table that is not there, the one that may be meant."""
+    missing = re.search(r"Table with name (\S+) does not exist", str(err))
+    if not missing:
+        return UserError(f"the query fails: {shortened(err)}")
+    hint = nearest(missing[1], [n for n in _lake_tables(con) if not n.startswith("mlw_")])
+    facts = nearest(missing[1], metadata.tables)
+    if not hint.startswith("Did you mean") and facts.startswith("Did you mean"):
+        hint = facts.replace("'", "'work.", 1)
+    return UserError(f"there is no table {missing[1]}", hint)
 
 
 # %% ../../nbs/2_data/03_queries.ipynb #044ae927
@@ -71,189 +120,26 @@ def sql(
     """
     wb = open_workbench(wb)
     if write:
+        if at is not None:
+            raise UserError(f"an old state ({at}) cannot be changed", "Leave out write, or at")
         return _change(query, params, wb, frames)
-    con = lake_cursor(wb, snapshot_number(at, wb))
+    snapshot = snapshot_number(at, wb)
+    con = lake_cursor(wb, snapshot)
     check_reads_only(con, query)
     _register(con, frames)
     try:
         found = con.sql(query, params=params)
     except duckdb.Error as err:
         raise _explained(err, con) from err
-    _record_looks(con, query, wb, _reads_label)
+    _record_looks(con, query, wb, reads_label)
     if run := present_run():
-        _note_reads(con, query, run, snapshot_number(at, wb), wb)
+        _note_reads(con, query, run, snapshot, wb)
     return found
 
 
 def _register(con: duckdb.DuckDBPyConnection, frames: dict[str, Any]) -> None:
     for name, frame in frames.items():
         con.register(name, frame.arrow() if isinstance(frame, duckdb.DuckDBPyRelation) else frame)
-
-
-# %% ../../nbs/2_data/03_queries.ipynb #e14b79cd
-def _record_looks(
-    con: duckdb.DuckDBPyConnection, query: str, wb: Workbench, reads_label: Callable
-) -> None:
-    for table, label in watched_labels(wb):
-        if table == "predictions" and table not in query.lower():
-            continue  # most queries are not about it, and need no parsing
-        if reads_label(con, query, table.lower(), label.lower()):
-            record_look("query", table, label, run=present_run(), about=query, wb=wb)
-
-
-def _reads_label(con: duckdb.DuckDBPyConnection, query: str, table: str, label: str) -> bool:
-    """Whether a query may read labels of test rows; in doubt it does."""
-    parsed = _parsed(con, query)
-    tree, views = json.loads(parsed), {name.lower() for name in view_queries(con)}
-    if tree.get("error"):  # an EXPLAIN, which counts rows
-        return bool({table, *views} & set(re.findall(r"\w+", query.lower())))
-    words = {w.lower() for w in re.findall(r'"((?:[^"\\]|\\.)*)"', parsed)}
-    if table in words and "table_function" in words:  # lake.table_changes('cards', …)
-        return True
-    if table not in _named_tables(con, parsed):
-        return False
-    if table == "predictions" and not words & views and _asks_for_training(tree):
-        return False
-    return bool(words & {label, "star", "positional_reference", "natural", *views}) or any(
-        _whole_rows(tree)
-    )
-
-
-def _copies_label(con: duckdb.DuckDBPyConnection, query: str, table: str, label: str) -> bool:
-    """Whether a statement that changes tables may read labels of test rows; in doubt it does."""
-    kind = one_statement(con, query)
-    target = r"^\s*(insert|merge)\s+(or\s+\w+\s+)?into\s+[\w.\"]+"
-    words = set(re.findall(r"\w+", re.sub(target, "", query.lower())))
-    if not words & {table, *(name.lower() for name in view_queries(con))}:
-        return False
-    if kind in ("INSERT", "CREATE", "MERGE_INTO"):
-        return bool(words & {"as", "from", "select", "table", "using"})
-    return bool(words & {label, "select"})
-
-
-def _nodes(tree: Any, kind: str) -> Iterator[dict]:
-    """The parts of a syntax tree that are of a kind."""
-    if isinstance(tree, dict):
-        if tree.get("type") == kind:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from _nodes(branch, kind)
-
-
-def _whole_rows(tree: dict) -> Iterator[str]:
-    """The tables that a query names as if they were columns: their rows as structs."""
-    tables = [*_nodes(tree, "BASE_TABLE"), *_nodes(tree, "SUBQUERY")]
-    names = {(t.get("alias") or t.get("table_name", "")).lower() for t in tables}
-    names |= {t.get("table_name", "").lower() for t in tables}
-    for column in _nodes(tree, "COLUMN_REF"):
-        if column["column_names"][-1].lower() in names:
-            yield column["column_names"][-1]
-
-
-def _asks_for_training(tree: dict) -> bool:
-    """Whether each reading of predictions in a query is of train or validation rows alone."""
-    count = list(_base_tables(tree)).count("predictions")
-    for node in _nodes(tree, "SELECT_NODE"):
-        here = [t for t in _joined(node["from_table"]) if t["table_name"].lower() == "predictions"]
-        if len(here) == 1:
-            name = (here[0]["alias"] or "predictions").lower()
-            count -= _is_training(node["where_clause"], name)
-    return count == 0
-
-
-def _joined(table: dict) -> Iterator[dict]:
-    """The tables of a FROM, without those of its subqueries."""
-    if table["type"] == "JOIN":
-        yield from (*_joined(table["left"]), *_joined(table["right"]))
-    elif table["type"] == "BASE_TABLE":
-        yield table
-
-
-def _is_training(clause: dict | None, table: str) -> bool:
-    """Whether a WHERE leaves train or validation rows of a table alone."""
-    kind = (clause or {}).get("type")
-    if kind == "CONJUNCTION_AND":
-        return any(_is_training(part, table) for part in clause["children"])
-    if kind == "COMPARE_EQUAL":
-        parts = [clause["left"], clause["right"]]
-    elif kind == "COMPARE_IN":
-        parts = clause["children"]
-    else:
-        return False
-    names = [n.lower() for n in parts[0].get("column_names", ())]
-    values = [p.get("value", {}).get("value") for p in parts[1:] if p["class"] == "CONSTANT"]
-    known = len(values) == len(parts) - 1 and {"train", "validation"}.issuperset(values)
-    return known and names in (["split"], [table, "split"])
-
-
-def _parsed(con: duckdb.DuckDBPyConnection, query: str) -> str:
-    """A query's syntax tree, as JSON."""
-    return con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()[0]
-
-
-def _named_tables(con: duckdb.DuckDBPyConnection, parsed: str) -> set[str]:
-    """The tables that a parsed query reads, also through views of the lake."""
-    named = set(_base_tables(json.loads(parsed)))
-    views = {name.lower(): query for name, query in view_queries(con).items()}
-    while met := named & views.keys():
-        for view in met:
-            named |= set(_base_tables(json.loads(_parsed(con, views.pop(view)))))
-    return named
-
-
-def _base_tables(tree: Any) -> Iterator[str]:
-    """The tables that a parsed query names; parsing, unlike binding, needs no value for a ``$name``."""
-    if isinstance(tree, dict):
-        if tree.get("type") == "BASE_TABLE":
-            yield tree["table_name"].lower()
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from _base_tables(branch)
-
-
-# %% ../../nbs/2_data/03_queries.ipynb #20ee7e90
-def _note_reads(
-    con: duckdb.DuckDBPyConnection, query: str, run: str, at: int | None, wb: Workbench
-) -> None:
-    named = _named_tables(con, _parsed(con, query))
-    rows = con.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
-    ).fetchall()
-    seen = [t for (t,) in rows if t.lower() in named and not t.startswith("mlw_")]
-    snapshot = current_snapshot(con) if at is None else at
-    states = last_changes(snapshot, wb)
-    with writing(wb) as db:
-        if db.execute(sa.select(runs.c.run).where(runs.c.run == run)).first() is None:
-            return  # a run of another workbench
-        for table in seen:
-            state = states.get(
-                table.lower(), snapshot
-            )  # the snapshot that changed it may have expired
-            row = {"run": run, "table_name": table, "snapshot": state}
-            if not db.execute(
-                sa.select(reads).where(*(reads.c[k] == v for k, v in row.items()))
-            ).first():
-                db.execute(reads.insert(), row)
-
-
-def _explained(err: duckdb.Error, con: duckdb.DuckDBPyConnection) -> UserError:
-    missing = re.search(r"Table with name (\S+) does not exist", str(err))
-    if missing:
-        names = [
-            r[0]
-            for r in con.execute(
-                "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
-            ).fetchall()
-        ]
-        hint = nearest(missing[1], [n for n in names if not n.startswith("mlw_")])
-        facts = nearest(missing[1], metadata.tables)
-        if not hint.startswith("Did you mean") and facts.startswith("Did you mean"):
-            hint = facts.replace("'", "'work.", 1)
-        return UserError(f"there is no table {missing[1]}", hint)
-    return UserError(f"the query fails: {shortened(err)}")
 
 
 # %% ../../nbs/2_data/03_queries.ipynb #4b980119
@@ -272,5 +158,5 @@ def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.Duck
             raise
         except duckdb.Error as err:
             raise _explained(err, con) from err
-    _record_looks(con, query, wb, _copies_label)
+    _record_looks(con, query, wb, copies_label)
     return None

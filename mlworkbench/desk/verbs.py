@@ -28,7 +28,7 @@ from ..execution.record import Run
 from ..execution.sessions import RunHandle, handle
 
 
-# %% ../../nbs/7_desk/05_verbs.ipynb #09fe4915
+# %% ../../nbs/7_desk/05_verbs.ipynb #f2de6095
 def run(
     job: str,
     *,
@@ -73,6 +73,7 @@ def run(
         return handle(run_job(job, params, progress=progress, **about))
 
 
+# %% ../../nbs/7_desk/05_verbs.ipynb #94ebd7f9
 def resume(run: "str | Run", *, wb: Workbench | None = None) -> RunHandle:
     """Go on from the failed cell with the mended notebook; where its kernel is gone, from the start.
 
@@ -127,7 +128,7 @@ class Tuning:
         }
 
 
-# %% ../../nbs/7_desk/05_verbs.ipynb #160c9b28
+# %% ../../nbs/7_desk/05_verbs.ipynb #b1707d9b
 def tune(
     job: str = "tune",
     *,
@@ -177,31 +178,41 @@ def tune(
     UserError
         Seen before a kernel started: a wrong parameter, table, target, metric or range.
     """
+    given = {"trials": trials, "minutes": minutes, "metric": metric, "study": study, "jobs": jobs}
+    if job != "tune":
+        about = given | {"storage": storage, "experiment": experiment, "wb": wb}
+        return _tune_notebook(job, params, direction, name, about)
+    for option, value in (("storage", storage), ("direction", direction)):
+        if value:
+            raise UserError(
+                f"the job tune has no {option}: it is for a notebook of your own",
+                "See what it takes with `mlworkbench params tune`",
+            )
+    return _tune_table(params, given, experiment=experiment, name=name, wb=wb)
+
+
+# %% ../../nbs/7_desk/05_verbs.ipynb #f4be7d66
+def _tune_table(params: dict, given: dict, **about: Any) -> Tuning:
+    """Tune with the shipped job; ranges and lists among its parameters are where it looks."""
     from mlworkbench.execution.jobs import run_job
     from mlworkbench.execution.listing import run_details
     from mlworkbench.modelling.ranges import is_range
 
-    if job != "tune":
-        options = {"trials": trials, "minutes": minutes, "metric": metric, "study": study}
-        options |= {"jobs": jobs, "storage": storage, "experiment": experiment, "wb": wb}
-        return _tune_notebook(job, params, direction, name, options)
     space = {
         n: v for n, v in params.items() if is_range(v) or (n != "space" and isinstance(v, list))
     }
-    given = {n: v for n, v in params.items() if n not in space}
-    if space:
-        given["space"] = space
-    given |= {"trials": trials, "minutes": minutes, "metric": metric, "study": study, "jobs": jobs}
-    with progress_bar(job) as progress:
-        run = run_job(job, given, experiment=experiment, name=name, wb=wb, progress=progress)
-    facts = run_details(run, wb=wb)["facts"]
+    given |= {n: v for n, v in params.items() if n not in space}
+    given |= {"space": space} if space else {}
+    with progress_bar("tune") as progress:
+        run = run_job("tune", given, progress=progress, **about)
+    facts = run_details(run, wb=about["wb"])["facts"]
     best = json.loads(facts["chosen"])
     return Tuning(facts["study"], int(facts["trials"]), best, handle(run), facts["tuning"])
 
 
 def _tune_notebook(job: str, params: dict, direction: str, name: Any, options: dict) -> Tuning:
     """Tune a notebook of the user's own."""
-    from mlworkbench.modelling.trials import tune_notebook
+    from mlworkbench.modelling.notebook_studies import tune_notebook
 
     if direction not in ("", "maximize", "minimize"):
         raise UserError(f"there is no direction '{direction}'", "Say maximize or minimize")
@@ -253,6 +264,7 @@ def grid(
     return grid_of(job, axes, plan=plan, wb=wb, **about)
 
 
+# %% ../../nbs/7_desk/05_verbs.ipynb #23e01b17
 def grid_of(
     job: str,
     axes: dict,

@@ -101,7 +101,93 @@ def _keep_log(handles: list[int], path: Path, hidden: tuple[str, ...], most: int
         replace_file(path, redact(text, hidden))
 
 
-# %% ../../nbs/3_execution/08_forked.ipynb #948deae3
+# %% ../../nbs/3_execution/08_forked.ipynb #2e1ab254
+def _ended(process: Any, seconds: float) -> bool:
+    """Wait for the end of a process for so long; tell whether it has come."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def _keep_draft(folder: Path) -> None:
+    """Put the draft in the place of the notebook, when nobody writes it any more."""
+    if whole_draft(folder) is not None:
+        os.replace(folder / DRAFT, folder / "notebook.ipynb")
+    (folder / DRAFT).unlink(missing_ok=True)
+
+
+def _show_draft(folder: Path, seen: int) -> int:
+    """Renew the notebook where its draft is another than was seen; tell which is seen now."""
+    with contextlib.suppress(FileNotFoundError):
+        now = (folder / DRAFT).stat().st_mtime_ns
+        if now != seen and (text := whole_draft(folder)) is not None:
+            replace_file(folder / "notebook.ipynb", text)
+            return now
+    return seen
+
+
+# %% ../../nbs/3_execution/08_forked.ipynb #ce6920ab
+def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
+    """Wait for the end; say which limit ended it, or nothing."""
+    ending = seen = 0
+    while not _ended(process, 0.2):
+        if stop is not None and stop.is_set():
+            end_tree(process.pid)
+            process.wait(30)
+            raise KeyboardInterrupt
+        if why := watch.look():
+            end_tree(process.pid)
+            process.wait(30)
+            return why
+        for handle in handles:
+            if os.fstat(handle).st_size > 64_000_000:
+                os.ftruncate(handle, 0)
+        seen = _show_draft(watch.folder, seen)
+        if at := how_far(watch.folder):
+            report(*at)
+            ending += "outcome" in (cell_at_work(watch.folder) or {})
+        if ending > 25:  # all cells are done, and some thread of the notebook's does not end
+            end_tree(process.pid)
+    return ""
+
+
+# %% ../../nbs/3_execution/08_forked.ipynb #e215f165
+def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
+    """Read what became of the notebook; raise when it did not end well."""
+    at = cell_at_work(run.folder) or {"cell": 1, "index": 0}
+    outcome = at.get("outcome")
+    if outcome is None:
+        where = f"in cell {at['cell']}"
+        if why == "cancelled":
+            raise Stopped(why)
+        _mark_cell(run.folder / "notebook.ipynb", at["index"], why or "the kernel died here")
+        if why:
+            raise Stopped(why if why.startswith("cell ") else f"{why}, {where}")
+        code = process.returncode
+        name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+        raise WorkbenchError(
+            f"the kernel died {where} ({name})", "Memory, a crash, or an exit of its own"
+        )
+    facts = {"peak_memory": str(outcome["peak"]), "kernel": f"{kind}, without a wire"}
+    write_over(run.folder / "progress.json", json.dumps(at | {"facts": facts}))
+    if outcome["left"]:
+        raise WorkbenchError(f"the notebook called exit in cell {outcome['left']}")
+    if outcome["failed"]:
+        found = failed_cell(nbformat.read(run.folder / "notebook.ipynb", 4))
+        raise WorkbenchError(f"failed in {found or outcome['failed']}")
+
+
+# %% ../../nbs/3_execution/08_forked.ipynb #5b4e504c
+def _mark_cell(path: Path, index: int, why: str) -> None:
+    """Say in the executed notebook where it was ended from outside."""
+    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
+        nb = nbformat.read(path, 4)
+        told = {"ename": "Stopped", "evalue": why, "traceback": [why]}
+        nb.cells[index].outputs.append(nbformat.v4.new_output("error", **told))
+        replace_file(path, nbformat.writes(nb))
+
+
+# %% ../../nbs/3_execution/08_forked.ipynb #041fd901
 def execute_forked(
     notebook: dict,
     values: dict,
@@ -151,85 +237,3 @@ def execute_forked(
             _keep_draft(run.folder)
         _keep_log(handles, run.folder / "kernel.log", hidden, limits.output)
     _conclude(run, process, why, "spare" if spare else "forked")
-
-
-def _ended(process: Any, seconds: float) -> bool:
-    """Wait for the end of a process for so long; tell whether it has come."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)
-    return process.returncode is not None
-
-
-def _keep_draft(folder: Path) -> None:
-    """Put the draft in the place of the notebook, when nobody writes it any more."""
-    if whole_draft(folder) is not None:
-        os.replace(folder / DRAFT, folder / "notebook.ipynb")
-    (folder / DRAFT).unlink(missing_ok=True)
-
-
-def _show_draft(folder: Path, seen: int) -> int:
-    """Renew the notebook where its draft is another than was seen; tell which is seen now."""
-    with contextlib.suppress(FileNotFoundError):
-        now = (folder / DRAFT).stat().st_mtime_ns
-        if now != seen and (text := whole_draft(folder)) is not None:
-            replace_file(folder / "notebook.ipynb", text)
-            return now
-    return seen
-
-
-def _wait(process: Any, watch: Watch, report: Progress, stop: Any, handles: list) -> str:
-    """Wait for the end; say which limit ended it, or nothing."""
-    ending = seen = 0
-    while not _ended(process, 0.2):
-        if stop is not None and stop.is_set():
-            end_tree(process.pid)
-            process.wait(30)
-            raise KeyboardInterrupt
-        if why := watch.look():
-            end_tree(process.pid)
-            process.wait(30)
-            return why
-        for handle in handles:
-            if os.fstat(handle).st_size > 64_000_000:
-                os.ftruncate(handle, 0)
-        seen = _show_draft(watch.folder, seen)
-        if at := how_far(watch.folder):
-            report(*at)
-            ending += "outcome" in (cell_at_work(watch.folder) or {})
-        if ending > 25:  # all cells are done, and some thread of the notebook's does not end
-            end_tree(process.pid)
-    return ""
-
-
-def _conclude(run: Run, process: Any, why: str, kind: str) -> None:
-    """Read what became of the notebook; raise when it did not end well."""
-    at = cell_at_work(run.folder) or {"cell": 1, "index": 0}
-    outcome = at.get("outcome")
-    if outcome is None:
-        where = f"in cell {at['cell']}"
-        if why == "cancelled":
-            raise Stopped(why)
-        _mark_cell(run.folder / "notebook.ipynb", at["index"], why or "the kernel died here")
-        if why:
-            raise Stopped(why if why.startswith("cell ") else f"{why}, {where}")
-        code = process.returncode
-        name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-        raise WorkbenchError(
-            f"the kernel died {where} ({name})", "Memory, a crash, or an exit of its own"
-        )
-    facts = {"peak_memory": str(outcome["peak"]), "kernel": f"{kind}, without a wire"}
-    write_over(run.folder / "progress.json", json.dumps(at | {"facts": facts}))
-    if outcome["left"]:
-        raise WorkbenchError(f"the notebook called exit in cell {outcome['left']}")
-    if outcome["failed"]:
-        found = failed_cell(nbformat.read(run.folder / "notebook.ipynb", 4))
-        raise WorkbenchError(f"failed in {found or outcome['failed']}")
-
-
-def _mark_cell(path: Path, index: int, why: str) -> None:
-    """Say in the executed notebook where it was ended from outside."""
-    with contextlib.suppress(OSError, ValueError, IndexError, AttributeError):
-        nb = nbformat.read(path, 4)
-        told = {"ename": "Stopped", "evalue": why, "traceback": [why]}
-        nb.cells[index].outputs.append(nbformat.v4.new_output("error", **told))
-        replace_file(path, nbformat.writes(nb))

@@ -42,10 +42,61 @@ def split_reason(runs: "list[Run]", wb: Workbench | None = None) -> str:
     return f"They differ: {', '.join(told)}. " if told else ""
 
 
-# %% ../../nbs/4_modelling/07_sharing.ipynb #2b115d37
+# %% ../../nbs/4_modelling/07_sharing.ipynb #040ac59d
+def _row_counts(runs: "list[Run]", split: str, con: Any) -> dict[str, int]:
+    """How many rows each run scored; a run that scored none is refused."""
+    query = "SELECT run, count(*) FROM predictions WHERE split = ? AND run IN (SELECT unnest(?)) GROUP BY run"
+    counts = dict(con.execute(query, [split, [r.run for r in runs]]).fetchall())
+    for run in runs:
+        if not counts.get(run.run):
+            raise UserError(
+                f"run {run.name} ({run.run}) has no predictions on {split} rows",
+                "Log them with mw.log_predictions"
+                if run.state == "finished"
+                else f"It is {run.state}: see `mlworkbench show {run.run}`",
+            )
+    return counts
+
+
+# %% ../../nbs/4_modelling/07_sharing.ipynb #dd999f2c
 _BESIDE, _OTHERWISE = ("entity", "at", "amount", "weight"), "otherwise_"
 
 
+def _rows_of_all(runs: "list[Run]", split: str, con: Any) -> pd.DataFrame:
+    """One line for each row that every run scored: its scores side by side, and where the runs disagree."""
+    ids = [r.run for r in runs]
+    scores = ", ".join(
+        f"max(score) FILTER (run = '{r}') AS score_{i}, any_value(scores) FILTER (run = '{r}') AS scores_{i}"
+        for i, r in enumerate(ids)
+    )
+    beside = ", ".join(
+        f'min("{c}") AS "{c}", min("{c}") <> max("{c}") AS {_OTHERWISE}{c}' for c in _BESIDE
+    )
+    return con.execute(
+        f"SELECT row_key, any_value(label) AS label, min(label) <> max(label) AS disputed, {beside}, {scores} "
+        "FROM predictions WHERE split = ? AND run IN (SELECT unnest(?)) GROUP BY row_key HAVING count(DISTINCT run) = ? "
+        "ORDER BY length(row_key), row_key",
+        [split, ids, len(set(ids))],
+    ).df()
+
+
+# %% ../../nbs/4_modelling/07_sharing.ipynb #e8da508a
+def _refuse_two_truths(runs: "list[Run]", wb: Workbench | None) -> None:
+    """Say why the runs have two labels for one row."""
+    for name in ("target", "table"):  # what anybody sees at once is said at once
+        asked = list(dict.fromkeys(str(r.params[name]) for r in runs if name in r.params))
+        if len(asked) > 1:
+            raise UserError(
+                f"the runs predict different things: {name} is {' and '.join(asked)}",
+                "Compare runs of one table and target",
+            )
+    raise UserError(
+        "the runs disagree on the label of a row: their targets differ, the table was corrected between them, or predictions were logged without key=, and so by position",
+        f"{split_reason(runs, wb)}Compare runs of one target on one snapshot; log predictions with the row's key, mw.log_predictions(y, score, key=…)",
+    )
+
+
+# %% ../../nbs/4_modelling/07_sharing.ipynb #f5efc03b
 def _settled(frame: pd.DataFrame, runs: "list[Run]", split: str, con: Any) -> str:
     """Take from the first run what the runs say differently of a row, and say so; refuse two weights."""
     otherwise = {c: frame.pop(_OTHERWISE + c).fillna(False).to_numpy(bool) for c in _BESIDE}
@@ -69,6 +120,7 @@ def _settled(frame: pd.DataFrame, runs: "list[Run]", split: str, con: Any) -> st
     return f"{said} The runs do not agree on {' and '.join(told)}: what {runs[0].name} says counts."
 
 
+# %% ../../nbs/4_modelling/07_sharing.ipynb #204790c8
 def _whose_weights(runs: "list[Run]", split: str, con: Any) -> str:
     """Say which runs have no weights, where others have."""
     query = "SELECT run FROM predictions WHERE split = ? AND weight IS NOT NULL GROUP BY run"
@@ -79,53 +131,19 @@ def _whose_weights(runs: "list[Run]", split: str, con: Any) -> str:
     )
 
 
+# %% ../../nbs/4_modelling/07_sharing.ipynb #38723413
 def _shared_frame(runs: "list[Run]", split: str, wb: Workbench | None) -> pd.DataFrame:
-    """Return row by row what all the runs scored, or say why nothing can be compared."""
-    con, ids = lake_cursor(wb), [r.run for r in runs]
-    counts = dict(
-        con.execute(
-            "SELECT run, count(*) FROM predictions WHERE split = ? AND run IN (SELECT unnest(?)) GROUP BY run",
-            [split, ids],
-        ).fetchall()
-    )
-    for run in runs:
-        if not counts.get(run.run):
-            raise UserError(
-                f"run {run.name} ({run.run}) has no predictions on {split} rows",
-                "Log them with mw.log_predictions"
-                if run.state == "finished"
-                else f"It is {run.state}: see `mlworkbench show {run.run}`",
-            )
-    scores = ", ".join(
-        f"max(score) FILTER (run = '{r}') AS score_{i}, any_value(scores) FILTER (run = '{r}') AS scores_{i}"
-        for i, r in enumerate(ids)
-    )
-    beside = ", ".join(
-        f'min("{c}") AS "{c}", min("{c}") <> max("{c}") AS {_OTHERWISE}{c}' for c in _BESIDE
-    )
-    frame = con.execute(
-        f"SELECT row_key, any_value(label) AS label, min(label) <> max(label) AS disputed, {beside}, {scores} "
-        "FROM predictions WHERE split = ? AND run IN (SELECT unnest(?)) GROUP BY row_key HAVING count(DISTINCT run) = ? "
-        "ORDER BY length(row_key), row_key",
-        [split, ids, len(set(ids))],
-    ).df()
+    """Row by row what all the runs scored, or the reason why nothing can be compared."""
+    con = lake_cursor(wb)
+    counts = _row_counts(runs, split, con)
+    frame = _rows_of_all(runs, split, con)
     if frame.empty:
         raise UserError(
             f"{' and '.join(r.name for r in runs)} scored no row in common",
             f"{split_reason(runs, wb)}Train both on the same table with the same split and split_seed",
         )
     if frame.pop("disputed").any():
-        for name in ("target", "table"):  # what anybody sees at once is said at once
-            asked = list(dict.fromkeys(str(r.params[name]) for r in runs if name in r.params))
-            if len(asked) > 1:
-                raise UserError(
-                    f"the runs predict different things: {name} is {' and '.join(asked)}",
-                    "Compare runs of one table and target",
-                )
-        raise UserError(
-            "the runs disagree on the label of a row: their targets differ, the table was corrected between them, or predictions were logged without key=, and so by position",
-            f"{split_reason(runs, wb)}Compare runs of one target on one snapshot; log predictions with the row's key, mw.log_predictions(y, score, key=…)",
-        )
+        _refuse_two_truths(runs, wb)
     frame.attrs["counts"] = counts
     frame.attrs["otherwise"] = _settled(frame, runs, split, con)
     return frame

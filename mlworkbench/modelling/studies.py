@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = [
+    "STORAGE",
     "DONE",
     "study_url",
     "held",
     "lock_name",
     "open_storage",
+    "plain_address",
     "plain_storage_errors",
     "open_study",
     "name_objectives",
@@ -105,6 +107,15 @@ def _write_ahead(connection: Any, _: Any) -> None:
     """Let a new connection to SQLite commit without waiting for the disk."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+# %% ../../nbs/4_modelling/10_studies.ipynb #9e77b252
+STORAGE = "MLWORKBENCH_STUDIES"  # the variable that tells a trial's kernel where its study is
+
+
+def plain_address(storage: str) -> str:
+    """The address of a storage without its password, and without options that may hold one."""
+    return sa.make_url(storage).set(query={}).render_as_string(hide_password=True)
 
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #c3ed01f7

@@ -7,6 +7,7 @@ __all__ = ["TrialGivenUp", "report"]
 
 # %% ../../nbs/4_modelling/11_trial_reports.ipynb #9e69dc4e
 import functools
+import os
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,15 +27,15 @@ class TrialGivenUp(Exception):
 def _trial(run: str, wb: Workbench) -> Any:
     """Return the Optuna trial that a run is, or None."""
     with reading(wb) as db:
-        where = (facts.c.run == run) & facts.c.name.in_(("study", "trial", "storage"))
+        where = (facts.c.run == run) & facts.c.name.in_(("study", "trial"))
         known = dict(db.execute(sa.select(facts.c.name, facts.c.value).where(where)).all())
     if not {"study", "trial"} <= set(known):
         return None
     from optuna.trial import Trial
 
-    from mlworkbench.modelling.studies import load_study
+    from mlworkbench.modelling.studies import STORAGE, load_study
 
-    study = load_study(known["study"], wb, known.get("storage", ""))
+    study = load_study(known["study"], wb, os.environ.get(STORAGE, ""))
     return Trial(study, study.get_trials(deepcopy=False)[int(known["trial"])]._trial_id)
 
 

@@ -25,10 +25,8 @@ from ..modelling.feature_kinds import feature_columns
 from ..modelling.training import predict_scores
 from ..registry.versions import Version, get_version, load_model
 
-BATCH = 100_000
 
-
-# %% ../../nbs/6_production/01_scoring.ipynb #d5ce2073
+# %% ../../nbs/6_production/01_scoring.ipynb #c6396158
 def _check_key(key: list, table: str, view: str, snapshot: int, wb: Workbench) -> None:
     """Refuse a key that does not name the rows of the table, and of the view where there is one."""
     for name in filter(None, (table, view)):
@@ -45,7 +43,9 @@ def _check_key(key: list, table: str, view: str, snapshot: int, wb: Workbench) -
         )
 
 
+# %% ../../nbs/6_production/01_scoring.ipynb #21a25519
 def _source(table: str, version: Version, snapshot: int, wb: Workbench) -> str:
+    """The query for a table's rows: their key, and what the version takes."""
     signature = version.signature
     view, features = signature.get("view") or "", signature["features"]
     known = table_columns(view or table, snapshot, wb)
@@ -63,37 +63,32 @@ def _source(table: str, version: Version, snapshot: int, wb: Workbench) -> str:
     if not view:
         return rows
     ours = f"SELECT {key_sql(key)} AS mlw_row_key FROM lake.main.{quoted(table)} {at}"
-    con = lake_cursor(wb)
-    lacking = con.execute(
-        f"SELECT count(*) FROM ({ours}) t ANTI JOIN ({rows}) v USING (mlw_row_key)"
-    ).fetchone()[0]
+    _check_whole(rows, ours, view, table, wb)
+    return f"SELECT v.* FROM ({rows}) v SEMI JOIN ({ours}) t USING (mlw_row_key)"
+
+
+def _check_whole(rows: str, ours: str, view: str, table: str, wb: Workbench) -> None:
+    """Refuse a view that has not every row of the table."""
+    query = f"SELECT count(*) FROM ({ours}) t ANTI JOIN ({rows}) v USING (mlw_row_key)"
+    lacking = lake_cursor(wb).execute(query).fetchone()[0]
     if lacking:
         raise WorkbenchError(
             f"the view {view} lacks {lacking:,} rows of {table}",
             f"Build it with `mlworkbench features build {view}`",
         )
-    return f"SELECT v.* FROM ({rows}) v SEMI JOIN ({ours}) t USING (mlw_row_key)"
 
 
-# %% ../../nbs/6_production/01_scoring.ipynb #5e0dd17e
+# %% ../../nbs/6_production/01_scoring.ipynb #9e804d99
+BATCH = 100_000
+
+
 def _batches(query: str, wb: Workbench) -> Iterator[pd.DataFrame]:
     reader = lake_cursor(wb).execute(query).to_arrow_reader(BATCH)
     for batch in reader:
         yield batch.to_pandas()
 
 
-def _scored(version: Version, batch: pd.DataFrame, model: object) -> pd.DataFrame:
-    signature = version.signature
-    score = predict_scores(model, batch[list(signature["features"])], signature["task"])
-    found = pd.DataFrame(
-        {"row_key": batch["mlw_row_key"], "score": score.max(axis=1) if score.ndim == 2 else score}
-    )
-    if score.ndim == 2:
-        for i in range(score.shape[1]):
-            found[f"class_{i}"] = score[:, i]
-    return found
-
-
+# %% ../../nbs/6_production/01_scoring.ipynb #9b9ccc3c
 def _spool(batches: Iterator[pd.DataFrame], file: Path, tell: Progress, total: int) -> int:
     """Write scored batches to a Parquet file, one after another; gives the rows."""
     import pyarrow as pa
@@ -111,6 +106,19 @@ def _spool(batches: Iterator[pd.DataFrame], file: Path, tell: Progress, total: i
     return done
 
 
+# %% ../../nbs/6_production/01_scoring.ipynb #d177c946
+def _scored(version: Version, batch: pd.DataFrame, model: object) -> pd.DataFrame:
+    signature = version.signature
+    score = predict_scores(model, batch[list(signature["features"])], signature["task"])
+    found = pd.DataFrame(
+        {"row_key": batch["mlw_row_key"], "score": score.max(axis=1) if score.ndim == 2 else score}
+    )
+    if score.ndim == 2:
+        for i in range(score.shape[1]):
+            found[f"class_{i}"] = score[:, i]
+    return found
+
+
 # %% ../../nbs/6_production/01_scoring.ipynb #9561f2b7
 def _columns(many: bool) -> dict[str, str]:
     plain = {"row_key": "VARCHAR", "model": "VARCHAR", "version": "INTEGER", "score": "DOUBLE"}
@@ -118,6 +126,7 @@ def _columns(many: bool) -> dict[str, str]:
 
 
 def _check_target(to: str, table: str, many: bool, wb: Workbench) -> None:
+    """Refuse a table that holds anything but scores."""
     checked_table(to)
     if to.lower() == table.lower():
         raise UserError(f"scores cannot go into '{table}' itself", "Choose another table with --to")
@@ -132,7 +141,23 @@ def _check_target(to: str, table: str, many: bool, wb: Workbench) -> None:
         )
 
 
-# %% ../../nbs/6_production/01_scoring.ipynb #ece36870
+# %% ../../nbs/6_production/01_scoring.ipynb #70c8e2ae
+def _replace(con: duckdb.DuckDBPyConnection, version: Version, to: str, file: Path) -> None:
+    """Put the scores of a file in the place of those of the same version and keys."""
+    names = ", ".join(
+        f"{literal(c)}: class_{i}" for i, c in enumerate(version.signature["classes"])
+    )
+    scores = f", MAP {{{names}}}" if version.signature["task"] == "multiclass" else ""
+    target, fresh = f"lake.main.{quoted(to)}", f"read_parquet({literal(str(file))})"
+    who = [version.model, version.version]
+    con.execute(
+        f"DELETE FROM {target} WHERE model = ? AND version = ? AND row_key IN (SELECT row_key FROM {fresh})",
+        who,
+    )
+    con.execute(f"INSERT INTO {target} SELECT row_key, ?, ?, score{scores} FROM {fresh}", who)
+
+
+# %% ../../nbs/6_production/01_scoring.ipynb #5137460f
 def score(
     table: str,
     model: "str | Version",
@@ -170,11 +195,8 @@ def score(
     source, many = _source(table, version, snapshot, wb), version.signature["task"] == "multiclass"
     _check_target(to, table, many, wb)
     loaded = load_model(version, wb)
-    total = (
-        lake_cursor(wb)
-        .execute(f"SELECT count(*) FROM lake.main.{quoted(table)} AT (VERSION => {snapshot})")
-        .fetchone()[0]
-    )
+    count = f"SELECT count(*) FROM lake.main.{quoted(table)} AT (VERSION => {snapshot})"
+    total = lake_cursor(wb).execute(count).fetchone()[0]
     scratch = wb.root / "lake" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="scoring-", dir=scratch) as folder:
@@ -187,18 +209,3 @@ def score(
             if done:
                 _replace(write.con, version, to, file)
     return {"table": to, "rows": done, "model": version.model, "version": version.version}
-
-
-def _replace(con: duckdb.DuckDBPyConnection, version: Version, to: str, file: Path) -> None:
-    """Put the scores of a file in the place of those of the same version and keys."""
-    names = ", ".join(
-        f"{literal(c)}: class_{i}" for i, c in enumerate(version.signature["classes"])
-    )
-    scores = f", MAP {{{names}}}" if version.signature["task"] == "multiclass" else ""
-    target, fresh = f"lake.main.{quoted(to)}", f"read_parquet({literal(str(file))})"
-    who = [version.model, version.version]
-    con.execute(
-        f"DELETE FROM {target} WHERE model = ? AND version = ? AND row_key IN (SELECT row_key FROM {fresh})",
-        who,
-    )
-    con.execute(f"INSERT INTO {target} SELECT row_key, ?, ?, score{scores} FROM {fresh}", who)
