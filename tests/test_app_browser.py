@@ -160,8 +160,7 @@ def test_a_page_says_whom_it_waits_for(served, page):
         page.get_by_text(f"Waiting for {world.wb.root}").wait_for()
         assert f"process {holder}" in page.get_by_test_id("stAlert").inner_text()
     page.get_by_text("It rests on resampling").wait_for()
-    settled(page)
-    assert page.get_by_text("Waiting for").count() == 0
+    page.get_by_text("Waiting for").wait_for(state="detached")
 
 
 @needs_browser
