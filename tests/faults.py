@@ -18,44 +18,27 @@ wb = open_workbench(Path(sys.argv[1]))
 """
 
 
-def python(
-    wb: Path,
-    code: str,
-    *words: str,
-    wait: bool = True,
-    cwd: Path | None = None,
-    **environment: str,
-):
-    """Run code with ``wb`` opened and ``sys.argv[2:]`` in a process (and process group) of its own."""
-    env = os.environ | {"MLWORKBENCH_THREADS": "1"} | environment
-    started = subprocess.Popen(
-        [sys.executable, "-c", CODE + code, str(wb), *words],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
-    )
-    if not wait:
-        return started
-    out, err = started.communicate(timeout=180)
-    return started.returncode, out, err
+def python(wb: Path, code: str, *words: str, **how):
+    """Run code with ``wb`` opened and ``sys.argv[2:]``, as `_run` does."""
+    return _run([sys.executable, "-c", CODE + code, str(wb), *words], **how)
 
 
-def mlworkbench(*words: str, cwd: Path, wait: bool = True, **environment: str):
-    """Run the command line as a user does."""
+def mlworkbench(*words: str, **how):
+    """Run the command line as a user does, as `_run` does."""
     beside = Path(sys.executable).with_name("mlworkbench")
     program = [str(beside)] if beside.exists() else [sys.executable, "-m", "mlworkbench.desk.cli"]
-    env = os.environ | {"MLWORKBENCH_THREADS": "1"} | environment
+    return _run([*program, *words], **how)
+
+
+def _run(program: list[str], *, wait: bool = True, cwd: Path | None = None, **environment: str):
+    """Run a program in a process (and process group) of its own: its code, output and errors."""
     started = subprocess.Popen(
-        [*program, *words],
+        program,
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=env,
+        env=os.environ | {"MLWORKBENCH_THREADS": "1"} | environment,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
     )
