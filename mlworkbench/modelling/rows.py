@@ -113,8 +113,10 @@ def refuse_parts(problem: Problem, counts: Mapping[tuple, int]) -> None:
                 "Choose another split or test share; where all times are alike, split=random",
             )
         if problem.task != "regression" and len(held[part]) < 2:
+            those = f"{rows:,} {part} rows of" if rows > 1 else f"only {part} row of"
+            have = "all have" if rows > 1 else "has"
             raise UserError(
-                f"the {rows:,} {part} rows of '{problem.table}' all have {problem.target}={min(held[part])}",
+                f"the {those} '{problem.table}' {have} {problem.target}={min(held[part])}",
                 "Use split=stratified, another test share or a table of a longer period",
             )
     unseen = held["test"] - held["train"] - held["validation"]
