@@ -106,7 +106,7 @@ def test_what_the_rows_forbid_is_refused_before_a_kernel_starts(wb):
         (("disk", True),): r"disk=true trains on numbers alone, and shop.*drop=kind,cost,rare,shop",
         (("key", "few"),): "the key few of 'pay' names no row: 0 stands",
         (("target", "rare"), ("drop", "kind,cost")): "'z' of 'rare' stands in the test rows alone",
-        (("test", 0.001),): "the test rows of 'pay' have",
+        (("test", 0.001),): "the only test row of 'pay' has fraud=False",
         (("test", 1.5),): "test=1.5 is not a share",
         (("drop", 'kind,"a; b"'),): "drop: column 'a; b' is not a column",
     }.items():
