@@ -331,14 +331,23 @@ def reddened(styled: Any) -> Any:
 
 
 class _OnThePage(logging.Handler):
-    """Shows on a page what a thread says that watches a wait for it."""
+    """Shows on a visitor's page what is said of a wait by its script, or by a thread that watches one.
+
+    What another visitor's script says belongs on that one's page.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.place, self.visitor = st.empty(), get_script_run_ctx()
+        self.place, self.visitor, self.script = (
+            st.empty(),
+            get_script_run_ctx(),
+            threading.get_ident(),
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one line, in the place of the one before."""
+        if record.threadName.startswith("ScriptRunner") and record.thread != self.script:
+            return
         add_script_run_ctx(threading.current_thread(), self.visitor)
         said = record.getMessage()
         self.place.info(as_markdown(said[:1].upper() + said[1:]))
