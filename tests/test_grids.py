@@ -28,7 +28,7 @@ from mlworkbench.data.commits import write_lake
 from mlworkbench.execution import grids
 from mlworkbench.execution.engine import tracked_run
 from mlworkbench.execution.fingerprints import code_beside, fingerprint
-from mlworkbench.execution.jobs import find_notebook
+from mlworkbench.execution.jobs import find_notebook, run_job
 from mlworkbench.execution.journal import log_read
 from mlworkbench.execution.listing import list_runs, run_details
 from mlworkbench.execution.opening import Taken, close_run, open_run
@@ -61,6 +61,21 @@ def test_new_rows_of_a_table_that_was_read_make_a_run_anew(wb):
     assert counts == [(2, 0, 0), (0, 2, 0), (2, 0, 0)]
     forced = mw.grid(job, least=[0, 1], jobs=2, force=True, wb=wb)
     assert (len(forced.runs), len(forced.reused)) == (2, 0)
+
+
+def test_a_run_by_itself_is_taken_by_a_grid_and_is_always_executed(wb):
+    (wb.root / "rates.py").write_text("rate = 2")
+    job = notebook(wb, "n = 1", "import rates, mlworkbench as mw; mw.log_metric('m', n * rates.rate)")
+    alone = mw.run(job, n=2, wb=wb)
+    found = mw.grid(job, n=[1, 2], jobs=2, wb=wb)
+    assert [r.run for r in found.reused] == [alone.run] and len(found.runs) == 1
+    assert mw.run(job, n=2, wb=wb).run != alone.run  # whoever asks for a run gets one
+    (wb.root / "rates.py").write_text("rate = 3")
+    found = mw.grid(job, n=[1, 2], jobs=2, wb=wb)
+    assert (len(found.runs), len(found.reused)) == (2, 0)
+    kept = alone.folder / "source.ipynb"
+    elsewhere = run_job(kept, {"n": 2}, cwd=wb.root, wb=wb)  # it imports what lies there
+    assert "fingerprint" not in run_details(elsewhere.run, wb)["facts"]
 
 
 def test_a_killed_grid_goes_on_with_what_is_missing(wb, torture, monkeypatch):

@@ -22,11 +22,13 @@ from ..core.errors import UserError, WorkbenchError, nearest
 from ..core.progress import Progress, silent
 from ..core.settings import Workbench, open_workbench, shipped_folder
 from .engine import choose_kernel, failed_cell, tracked_run
+from .fingerprints import code_beside, fingerprint
 from .forked import execute_forked
 from .forking import NoFork
 from .journal import log_fact
 from .parameters import check_parameters, notebook_parameters, read_notebook
 from .record import Run, read_run
+from .surroundings import installed_packages
 
 
 # %% ../../nbs/3_execution/09_jobs.ipynb #bc26f9a2
@@ -149,6 +151,10 @@ def run_job(
     progress = about.get("progress", silent)
     progress(0.0, "checking parameters and data")
     path, values = prepare_job(job, given or {}, wb)
+    if "cwd" not in about:
+        beside = code_beside(path, values, wb)
+        mark = {"fingerprint": fingerprint(path, values, installed_packages(), beside)}
+        about["marks"] = mark | about.get("marks", {})
     progress(0.0, "starting a kernel")
     return read_run(run_prepared(path, values, wb=wb, **about), wb)
 
