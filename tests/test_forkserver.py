@@ -12,7 +12,7 @@ import tempfile
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import nbformat
@@ -520,6 +520,33 @@ def test_a_killed_client_takes_its_kernel_along(place, without_server):
             os.kill(child, signal.SIGKILL)
         for left in (place / f"mlworkbench-{os.getuid()}").iterdir():
             left.unlink()
+
+
+NESTED = """
+from jupyter_client import KernelManager
+import os
+manager = KernelManager(kernel_name="mlworkbench")
+manager.start_kernel(env={**os.environ, "PLOTLY_NESTED": "1"})
+forked = manager.provisioner.reason == ""
+manager.shutdown_kernel(now=True)
+"""
+
+
+def test_a_server_that_a_kernel_started_outlives_it(place, monkeypatch):
+    """A notebook is closed that was the first to start runs; those of others go on."""
+    with ExitStack() as first, ExitStack() as second:
+        notebook, _ = first.enter_context(kernel()), second.enter_context(kernel())
+        (outer,) = status()
+        assert notebook("forked", NESTED)
+        (inner,) = (server for server in status() if server.pid != outer.pid)
+        assert psutil.Process(inner.pid).ppid() == notebook.provisioner.pid
+        monkeypatch.setenv("PLOTLY_NESTED", "1")
+        with kernel() as run:
+            assert run.provisioner.pid in next(s for s in status() if s.pid == inner.pid).kernels
+            first.close()
+            assert psutil.Process(inner.pid).ppid() == outer.original
+            second.close()  # once more somebody sweeps
+            assert run("1 + 1") == 2 and not gone(inner.pid, 1)
 
 
 def test_a_killed_server_is_replaced_and_its_kernels_live_on(place):

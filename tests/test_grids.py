@@ -65,7 +65,9 @@ def test_new_rows_of_a_table_that_was_read_make_a_run_anew(wb):
 
 def test_a_run_by_itself_is_taken_by_a_grid_and_is_always_executed(wb):
     (wb.root / "rates.py").write_text("rate = 2")
-    job = notebook(wb, "n = 1", "import rates, mlworkbench as mw; mw.log_metric('m', n * rates.rate)")
+    job = notebook(
+        wb, "n = 1", "import rates, mlworkbench as mw; mw.log_metric('m', n * rates.rate)"
+    )
     alone = mw.run(job, n=2, wb=wb)
     found = mw.grid(job, n=[1, 2], jobs=2, wb=wb)
     assert [r.run for r in found.reused] == [alone.run] and len(found.runs) == 1

@@ -193,10 +193,10 @@ def _children(server: _Server) -> set[int]:
 
 
 def _sweep(server: _Server, kill: bool = True) -> None:
-    """End and reap the children that no living kernel answers for."""
+    """End and reap the children that no living kernel answers for, other fork servers excepted."""
     known = {*server.kernels, *([server.spare.pid] if server.spare else [])}
     for pid in _children(server) - known:
-        if kill and pid not in server.strays:
+        if kill and pid not in server.strays and not isolation.is_server(pid):
             os.kill(pid, signal.SIGKILL)
             server.strays.add(pid)
         if exit_code(server.link, pid) is not None:

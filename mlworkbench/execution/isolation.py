@@ -8,12 +8,14 @@ __all__ = [
     "PRELOAD",
     "LATE",
     "KERNEL",
+    "SERVER",
     "threads",
     "stand_in",
     "preload",
     "imported",
     "needed",
     "circumstances",
+    "is_server",
     "adopt_orphans",
     "pool_sizes",
     "settle",
@@ -354,6 +356,16 @@ def _own_session(name: str = "mlw-kernel") -> None:
     adopt_orphans()
     with suppress(OSError):
         Path("/proc/self/comm").write_text(name)
+
+
+SERVER = "mlw-server"  # what a fork server and its original are called, and no copy that works
+
+
+def is_server(pid: int) -> bool:
+    """Whether a process is a fork server's: it outlives whoever started it, and serves others."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == SERVER
+    return False
 
 
 def adopt_orphans() -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench
+from .isolation import is_server
 
 
 # %% ../../nbs/3_execution/04_limits.ipynb #acef0443
@@ -96,13 +97,14 @@ _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 def process_tree(pid: int) -> list[int]:
-    """A process and its living descendants, as far as this system tells."""
+    """A process and its living descendants, as far as this system tells, without fork servers and theirs."""
     found, todo = [], [pid]
     while todo:
         found.append(todo.pop())
         with suppress(OSError):
             for task in Path(f"/proc/{found[-1]}/task").iterdir():
-                todo += [int(p) for p in (task / "children").read_text().split()]
+                children = map(int, (task / "children").read_text().split())
+                todo += [child for child in children if not is_server(child)]
     return found
 
 

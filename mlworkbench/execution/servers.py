@@ -175,10 +175,12 @@ def look(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
 
 
 # %% ../../nbs/3_execution/04_servers.ipynb #f1c479df
-_START = """
+_START = f"""
 import os, sys
 if os.fork():
     os._exit(0)
+with open("/proc/self/comm", "w") as name:
+    name.write("{isolation.SERVER}")
 sys.path[:] = [p for p in sys.path if p]
 handle, path, idle, *names = sys.argv[1:]
 sys.argv[:] = ["mlworkbench-forkserver"]

@@ -30,7 +30,7 @@ from .censoring import Censoring, uncensored
 from .differing import Differs, what_differs
 from .metrics import metric_table
 from .resampling import Difference, Interval, how_sure, intervals
-from .sharing import SharedRows, measured, shared_rows
+from .sharing import SharedRows, measured, said_of_rows, shared_rows
 from .slices import holm
 from .textbook import delong, mcnemar
 from mlworkbench.modelling.verdicts import (
@@ -386,20 +386,12 @@ def _money_a_month(money: Difference | None, asked: Worth) -> Difference:
 
 def _facts(shared: SharedRows, level: float, corrected: list[float]) -> Facts:
     """Return what a sentence has to say besides the numbers."""
-    runs, names = shared.runs, [r.name for r in shared.runs]
+    names = [r.name for r in shared.runs]
     if len(set(names)) < len(names):
-        names = [f"{r.name} ({r.run})" for r in runs]
-    times, days = shared.frame["at"].dropna(), None
-    if len(times) == len(shared.frame):
-        days = (times.max().normalize() - times.min().normalize()).days + 1
-    entity = _plural(runs[0].params.get("entity") or "")
+        names = [f"{r.name} ({r.run})" for r in shared.runs]
     p = corrected[0] if len(corrected) > 1 and math.isfinite(corrected[0]) else None
-    return Facts(names[0], names[1], entity, days, level=level, rivals=len(corrected), corrected=p)
-
-
-def _plural(entity: str) -> str:
-    word = entity.removesuffix("_id").removesuffix("_ID").replace("_", " ").lower()
-    return f"{word}s" if word else ""
+    about = said_of_rows(shared) | {"level": level, "rivals": len(corrected), "corrected": p}
+    return Facts(names[0], names[1], **about)
 
 
 # %% ../../nbs/4_modelling/09_comparison.ipynb #f644f31f

@@ -8,6 +8,7 @@ __all__ = [
     "mean_interval",
     "group_repeats",
     "RepeatsComparison",
+    "repeats_html",
     "repeats_text",
     "compare_repeats",
 ]
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 from scipy import stats
 
 from ..core.errors import UserError, nearest
+from ..core.markup import Html, escaped, html_table, interval_drawing
 from ..core.settings import Workbench, open_workbench
 from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
@@ -29,8 +31,8 @@ from ..execution.listing import list_runs
 from ..execution.record import METRICS, Run, get_run
 from .metrics import entity_units, metric_table
 from .resampling import Difference, how_sure, replicas, standard_error
-from .sharing import SharedRows, shared_rows
-from .verdicts import Facts, verdict
+from .sharing import SharedRows, said_of_rows, shared_rows
+from .verdicts import Facts, higher_is_better, verdict
 from .worth import declared_worth
 
 # %% ../../nbs/4_modelling/09_repeats.ipynb #89be012a
@@ -213,6 +215,25 @@ class RepeatsComparison:
         """The sentence."""
         return self.sentence
 
+    def _repr_html_(self) -> str:
+        return repeats_html(self)
+
+
+def repeats_html(found: RepeatsComparison) -> Html:
+    """A comparison of recipes as HTML: the verdict, each recipe's mean, and the difference drawn."""
+    said, mark, basis = escaped(found.sentence, 1000).partition(": ")
+    rows = []
+    for group, values in zip(found.groups, found.values, strict=True):
+        mean, low, high = mean_interval(values, metric=found.metric)
+        row = {"recipe": f"{group[0].name} and its repeats", "seeds": len(values)}
+        rows.append(row | {f"mean {found.metric}": mean, "low": low, "high": high})
+    d, sign = found.difference, 1 if higher_is_better(found.metric) else -1
+    low, high = sorted((sign * d.low, sign * d.high))
+    better = None if low <= 0 <= high else low > 0
+    drawn = interval_drawing(sign * d.value, low, high, better, width=160)
+    drawing = f"<div>worse or better: {drawn}</div>"
+    return Html(f"<p><b>{said}</b>{mark}{basis}</p>{html_table(rows)}{drawing}")
+
 
 def repeats_text(found: RepeatsComparison) -> str:
     """A comparison of recipes as lines of text."""
@@ -313,7 +334,8 @@ def compare_repeats(
         "", se, float(np.mean(first)), float(np.mean(second)), evidence,
     )  # fmt: skip
     asked = declared_worth(worth, shared, wb)
-    facts = Facts(*(f"{g[0].name} (mean of {len(g)} seeds)" for g in found), level=sure["level"])
+    names = (f"{g[0].name} (mean of {len(g)} seeds)" for g in found)
+    facts = Facts(*names, **said_of_rows(shared), level=sure["level"])
     told = verdict(d, facts, worth=None if asked.money else asked.value, not_worse=not_worse)
     said = f"{told.sentence} {_lucks(by_rows, by_seed[0])}{shared.fewer}"
     return RepeatsComparison(

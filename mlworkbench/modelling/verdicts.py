@@ -348,19 +348,25 @@ def verdict(
     return Verdict(word, f"{said}{_by_week(d, facts, higher)} {_basis(d, facts)}", more)
 
 
+def _rounded(rows: int) -> int:
+    """Round up to two digits: a number of rows is no better known."""
+    step = 10 ** max(0, len(str(rows)) - 2)
+    return -(-rows // step) * step
+
+
 def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
     """Say how many more rows would tell a difference of `worth`."""
     wanted, often = _amount(worth, facts.unit), "four times in five"
     if d.note:  # the standard error itself cannot be relied on
         said = f"These rows may show a difference of {wanted}"
         if more:
-            said = f"To tell a difference of {wanted} may take {more:,} more rows"
+            said = f"To tell a difference of {wanted} may take {_rounded(more):,} more rows"
         return f"{said}; on so thin evidence no number can be promised."
     if d.evidence * (d.n + more) / d.n < 60:  # units that would carry it then
         often = f"roughly {often}"
     if more == 0:
         return f"These rows would show a difference of {wanted} {often}."
-    said = f"To tell a difference of {wanted} {often} takes {more:,} more rows"
+    said = f"To tell a difference of {wanted} {often} takes {_rounded(more):,} more rows"
     if facts.days:
         weeks = math.ceil(more * facts.days / d.n / 7)
         said += f", about {weeks:,} more week{'s' if weeks > 1 else ''}"

@@ -80,9 +80,18 @@ class Request:
         row |= {"state": self.state, "gates": f"{passed} of {len(self.gates)} pass"}
         return row | {"by": self.actor, "reason": self.reason}
 
-    def _repr_html_(self) -> str:
+    def _in_words(self) -> str:
         alone = ", self-approved" if self.self_approved else ""
-        what = f"{self.model}@{self.version} to {self.alias} is {self.state}{alone}"
+        return f"{self.model}@{self.version} to {self.alias} is {self.state}{alone}"
+
+    def __repr__(self) -> str:
+        """One line: what became of it, and each gate that did not pass."""
+        open_ = [g for g in self.gates if g.result != "pass"]
+        said = [f"{g.gate}{'*' if g.required else ''} {g.result}" for g in open_]
+        return f"Request ({self.request}) {self._in_words()}; {', '.join(said) or 'all gates pass'}"
+
+    def _repr_html_(self) -> str:
+        what = self._in_words()
         head = f"<div><b>{escaped(what)}</b> {quiet(f'request {self.request}')}</div>"
         said = f"{self.actor}: {self.reason}"
         if self.decided_by:
