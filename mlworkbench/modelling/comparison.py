@@ -425,7 +425,10 @@ def _differ_rows(differs: Differs, names: list[str]) -> list[dict]:
     kinds = {"parameter": differs.parameters, "data": differs.data, "package": differs.packages}
     return [
         {"what differs": f"{kind} {n}"}
-        | {k: str(x) if isinstance(x, list) else x for k, x in zip(names, v, strict=True)}
+        | {
+            k: ", ".join(map(str, x)) if isinstance(x, list) else x
+            for k, x in zip(names, v, strict=True)
+        }
         for kind, each in kinds.items()
         for n, v in each.items()
     ]
