@@ -25,7 +25,7 @@ from mlworkbench.desk.examining import doctor
 from mlworkbench.desk.importing import import_workbench
 from mlworkbench.execution.listing import list_runs
 from mlworkbench.execution.opening import close_run, open_run
-from mlworkbench.modelling.tuning import open_study
+from mlworkbench.modelling.studies import open_study
 from mlworkbench.registry.promotion import approve, promote, verify_audit
 from mlworkbench.registry.versions import list_versions, load_model, register
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["kind_of", "fingerprint", "frame_part"]
 
-# %% ../../nbs/2_data/06_frames.ipynb #b9f626bb
+# %% ../../nbs/2_data/06_frames.ipynb #4a2d5112
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from .parts import Part, apart, could_be_cards, explained
 from .scratch import Scratch, nameless
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #8544c16f
+# %% ../../nbs/2_data/06_frames.ipynb #625b4cb3
 def kind_of(source: Any) -> str:
     """Name what was handed in, or refuse it.
 
@@ -59,7 +59,7 @@ def kind_of(source: Any) -> str:
     )
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #8767c7d2
+# %% ../../nbs/2_data/06_frames.ipynb #590fce10
 def _pandas_table(frame: Any, kind: str) -> Any:
     """Make an Arrow table of a pandas frame, named index levels included."""
     import pyarrow as pa
@@ -79,12 +79,11 @@ def _pandas_table(frame: Any, kind: str) -> Any:
         ) from err
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #08003f4f
-def _batches(source: Any) -> Any:
+# %% ../../nbs/2_data/06_frames.ipynb #307d0c8f
+def _batches(source: Any, kind: str) -> Any:
     """Give an Arrow table, or a reader of Arrow batches, for anything that holds rows."""
     import pyarrow as pa
 
-    kind = kind_of(source)
     if kind.startswith("a pandas"):
         return _pandas_table(source, kind)
     if kind == "a polars LazyFrame":
@@ -102,7 +101,7 @@ def _batches(source: Any) -> Any:
     return pa.RecordBatchReader.from_stream(source)
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #7db22411
+# %% ../../nbs/2_data/06_frames.ipynb #65f70adc
 def _without_null_type(held: Any) -> tuple[Any, frozenset[str]]:
     """Make text of columns that have no type, since all their values are missing."""
     import pyarrow as pa
@@ -114,7 +113,7 @@ def _without_null_type(held: Any) -> tuple[Any, frozenset[str]]:
     return held, nulls
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #4e23c0d8
+# %% ../../nbs/2_data/06_frames.ipynb #ede41d9d
 def fingerprint(con: duckdb.DuckDBPyConnection, select: str, columns: Mapping[str, str]) -> str:
     """Fingerprint the content of rows, whatever their order.
 
@@ -141,7 +140,7 @@ def fingerprint(con: duckdb.DuckDBPyConnection, select: str, columns: Mapping[st
     return f"rows:{rows}:{total or 0:x}:{told:x}"
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #b9982135
+# %% ../../nbs/2_data/06_frames.ipynb #3135a6b4
 def _spooled(reader: Any, kind: str, scratch: Scratch) -> tuple[str, int]:
     """Write a stream to a nameless Parquet file, counting its rows as they pass."""
     import pyarrow as pa
@@ -165,7 +164,17 @@ def _spooled(reader: Any, kind: str, scratch: Scratch) -> tuple[str, int]:
     return f"read_parquet({literal(str(path))})", rows
 
 
-# %% ../../nbs/2_data/06_frames.ipynb #c5033aff
+# %% ../../nbs/2_data/06_frames.ipynb #47ea75ee
+def _described(origin: str, table: Any, kind: str) -> tuple[list, str]:
+    """Look at the rows: DuckDB's description of the columns, and the fingerprint."""
+    with explained(kind), apart() as con:
+        if table is not None:
+            con.register(origin, table)
+        described = con.execute(f"DESCRIBE FROM {origin}").fetchall()
+        plain, types = typed_select(described, origin, {}, kind)
+        return described, fingerprint(con, plain, types)
+
+
 def frame_part(source: Any, wanted: Mapping[str, str], scratch: Scratch) -> Part:
     """Read a frame, a table or a stream.
 
@@ -189,24 +198,19 @@ def frame_part(source: Any, wanted: Mapping[str, str], scratch: Scratch) -> Part
     """
     import pyarrow as pa
 
-    kind, held = kind_of(source), _batches(source)
+    kind = kind_of(source)
+    held = _batches(source, kind)
     checked_names(held.schema.names, kind)
-    held, nulls = _without_null_type(held)
+    held, empties = _without_null_type(held)
     if not held.schema.names:
         raise UserError(f"{kind} has no columns", "Was the query that made it empty?")
-    table = held if isinstance(held, pa.Table) else None
-    origin, rows = (
-        ("mlw_source_frame", table.num_rows) if table is not None else _spooled(held, kind, scratch)
-    )
+    if isinstance(held, pa.Table):
+        table, alias, origin, rows = held, "mlw_source_frame", "mlw_source_frame", held.num_rows
+    else:
+        table, alias, (origin, rows) = None, "", _spooled(held, kind, scratch)
     if not rows:
         raise UserError(f"{kind} has no rows", "Was the query that made it empty?")
-    with explained(kind), apart() as con:
-        if table is not None:
-            con.register(origin, table)
-        described = con.execute(f"DESCRIBE FROM {origin}").fetchall()
-        plain, held_types = typed_select(described, origin, {}, kind)
-        mark = fingerprint(con, plain, held_types)
-    select, types = typed_select(described, origin, wanted, kind, nulls)
-    alias = origin if table is not None else ""
+    described, mark = _described(origin, table, kind)
+    select, types = typed_select(described, origin, wanted, kind, empties)
     cards = could_be_cards(types)
-    return Part(kind, select, types, rows, mark, nulls, cards, None, table, alias, origin)
+    return Part(kind, select, types, rows, mark, empties, cards, None, table, alias, origin)

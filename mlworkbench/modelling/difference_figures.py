@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["difference_plot", "forest"]
 
-# %% ../../nbs/4_modelling/06_difference_figures.ipynb #089d9cb1
+# %% ../../nbs/4_modelling/06_difference_figures.ipynb #5dc808ea
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
@@ -19,10 +19,11 @@ from mlworkbench.modelling.style import (
     faint,
     metric_label,
     shown_text,
+    whiskers,
 )
 
 
-# %% ../../nbs/4_modelling/06_difference_figures.ipynb #d86f5ce6
+# %% ../../nbs/4_modelling/06_difference_figures.ipynb #fbb8c751
 def _colour(low: float, high: float, higher: bool, dark: bool) -> str:
     """Return the first colour for better, the second for worse, grey where it cannot be told."""
     theme = DARK if dark else LIGHT
@@ -31,7 +32,8 @@ def _colour(low: float, high: float, higher: bool, dark: bool) -> str:
     return theme.palette[0 if (low > 0) == higher else 1]
 
 
-def _zone(figure, worth: float | None, dark: bool) -> None:
+# %% ../../nbs/4_modelling/06_difference_figures.ipynb #ce468327
+def _zone(figure: go.Figure, worth: float | None, dark: bool) -> None:
     """Draw zero, and the zone that is too small to matter."""
     theme = DARK if dark else LIGHT
     figure.add_vline(x=0, line={"color": theme.ink, "width": 1})
@@ -39,7 +41,35 @@ def _zone(figure, worth: float | None, dark: bool) -> None:
         figure.add_vrect(x0=-worth, x1=worth, fillcolor=faint(theme.unsure, 0.16), line_width=0)
 
 
-# %% ../../nbs/4_modelling/06_difference_figures.ipynb #7cb7f2e5
+def _interval(
+    figure: go.Figure, d: Difference, place: int, colour: str, bar: dict, digits: int, **look
+) -> None:
+    """Draw a difference and its ends at a height."""
+    value, low, high = (f"{v:+.{digits}f}" for v in (d.value, d.low, d.high))
+    figure.add_scatter(
+        x=[d.value],
+        y=[place],
+        error_x=whiskers(d.value, d.low, d.high, color=colour, **bar),
+        hovertemplate=f"{value} ({low} to {high})<extra></extra>",
+        **look,
+    )
+
+
+# %% ../../nbs/4_modelling/06_difference_figures.ipynb #63a42232
+def _ends(second: str, higher: bool) -> tuple[str, str]:
+    """What the left and the right of zero mean for the second run."""
+    left, right = ("worse", "better") if higher else ("better", "worse")
+    return f"← {second} {left}", f"{second} {right} →"
+
+
+def _mark_ends(figure: go.Figure, wide: float, ends: tuple[str, str], dark: bool) -> None:
+    """Write at both ends of the axis what they mean."""
+    font = {"color": (DARK if dark else LIGHT).muted, "size": 12}
+    for x, text, anchor in ((wide, ends[1], "right"), (-wide, ends[0], "left")):
+        figure.add_annotation(x=x, y=-0.85, text=text, showarrow=False, xanchor=anchor, font=font)
+
+
+# %% ../../nbs/4_modelling/06_difference_figures.ipynb #e6abc1ff
 def difference_plot(
     difference: Difference,
     *,
@@ -81,28 +111,23 @@ def difference_plot(
     )
     _zone(figure, worth, dark)
     colour = _colour(d.low, d.high, higher, dark)
-    figure.add_scatter(
-        x=[d.value], y=[0], mode="markers+text", text=[f"{d.value:+.4f}"],
-        textposition=f"top {'right' if d.value >= 0 else 'left'}", marker={"size": 12, "color": colour},
-        error_x={
-            "type": "data", "symmetric": False, "array": [d.high - d.value],
-            "arrayminus": [d.value - d.low], "thickness": 3, "width": 9, "color": colour,
-        },
-        hovertemplate=f"{d.value:+.5f} ({d.low:+.5f} to {d.high:+.5f})<extra></extra>",
+    _interval(
+        figure, d, 0, colour, {"thickness": 3, "width": 9}, 5, mode="markers+text",
+        marker={"size": 12, "color": colour}, text=[f"{d.value:+.4f}"],
+        textposition=f"top {'right' if d.value >= 0 else 'left'}",
     )  # fmt: skip
     wide = 1.35 * max(abs(d.low), abs(d.high), worth or 0, 1e-12)
-    better, worse = f"{second} better →", f"← {second} worse"
-    for side, text, anchor in ((wide, better, "right"), (-wide, worse, "left")):
-        text = text if higher else {better: f"{second} worse →", worse: f"← {second} better"}[text]
-        figure.add_annotation(
-            x=side, y=-0.85, text=text, showarrow=False, xanchor=anchor,
-            font={"color": (DARK if dark else LIGHT).muted, "size": 12},
-        )  # fmt: skip
+    _mark_ends(figure, wide, _ends(second, higher), dark)
     figure.update_xaxes(range=[-wide, wide], tickformat="+~g")
     return figure.update_yaxes(visible=False, range=[-1.1, 1.1])
 
 
-# %% ../../nbs/4_modelling/06_difference_figures.ipynb #de3574e4
+# %% ../../nbs/4_modelling/06_difference_figures.ipynb #b92e95b7
+def _worst_first(differences: Mapping[str, Difference], higher: bool) -> list:
+    """Names and differences, the worst first."""
+    return sorted(differences.items(), key=lambda kv: kv[1].value if higher else -kv[1].value)
+
+
 def forest(
     differences: Mapping[str, Difference],
     *,
@@ -141,9 +166,7 @@ def forest(
     """
     if not differences:
         raise WorkbenchError("there is nothing to draw", "Give at least one slice")
-    items = list(differences.items())
-    if sort:
-        items.sort(key=lambda kv: kv[1].value if higher else -kv[1].value)
+    items = _worst_first(differences, higher) if sort else list(differences.items())
     first = items[0][1]
     metric, drawn = metric_label(first.metric), shown_text(first.resampled)
     figure = blank_figure(
@@ -152,17 +175,12 @@ def forest(
     )  # fmt: skip
     _zone(figure, worth, dark)
     for place, (_, d) in enumerate(items):
-        colour = _colour(d.low, d.high, higher, dark)
-        ends = {"type": "data", "symmetric": False, "array": [d.high - d.value]}
-        ends |= {"arrayminus": [d.value - d.low], "thickness": 2, "width": 5, "color": colour}
-        figure.add_scatter(
-            x=[d.value], y=[place], mode="markers", error_x=ends,
-            marker={"size": 9, "color": colour},
-            hovertemplate=f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})<extra></extra>",
-        )  # fmt: skip
-    names = [f"{shown_text(k)}  ({d.n:,})" for k, d in items]
+        colour, bar = _colour(d.low, d.high, higher, dark), {"thickness": 2, "width": 5}
+        marker = {"size": 9, "color": colour}
+        _interval(figure, d, place, colour, bar, 4, mode="markers", marker=marker)
     figure.update_yaxes(
-        tickvals=list(range(len(items))), ticktext=names, range=[len(items) - 0.4, -0.6],
-        showgrid=False, tickfont={"size": 13, "color": (DARK if dark else LIGHT).ink},
+        tickvals=list(range(len(items))), ticktext=[f"{shown_text(k)}  ({d.n:,})" for k, d in items],
+        range=[len(items) - 0.4, -0.6], showgrid=False,
+        tickfont={"size": 13, "color": (DARK if dark else LIGHT).ink},
     )  # fmt: skip
     return figure.update_xaxes(tickformat="+~g")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ["shap_values", "shap_summary", "row_reasons", "partial_dependence"]
 
-# %% ../../nbs/4_modelling/07_explanation.ipynb #e352853a
+# %% ../../nbs/4_modelling/07_explanation.ipynb #c5396e4c
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,14 @@ from ..core.errors import UserError, WorkbenchError, nearest
 from .training import predict_scores
 
 
-# %% ../../nbs/4_modelling/07_explanation.ipynb #45103aa5
+# %% ../../nbs/4_modelling/07_explanation.ipynb #ba6026d4
+def _drawn(n: int, most: int, seed: int) -> np.ndarray:
+    """The places of at most so many of n rows, ascending."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
 def shap_values(
     model: Any, features: pd.DataFrame, kinds: dict, *, most: int = 2000, seed: int = 0
 ) -> tuple:
@@ -45,12 +52,12 @@ def shap_values(
     """
     import catboost
 
-    place = np.arange(len(features))
-    if len(place) > most:
-        place = np.sort(np.random.default_rng(seed).choice(place, most, replace=False))
-    categories = [n for n, k in kinds.items() if k == "category"]
-    texts = [n for n, k in kinds.items() if k == "text"]
-    pool = catboost.Pool(features.iloc[place], cat_features=categories, text_features=texts)
+    place = _drawn(len(features), most, seed)
+    pool = catboost.Pool(
+        features.iloc[place],
+        cat_features=[n for n, k in kinds.items() if k == "category"],
+        text_features=[n for n, k in kinds.items() if k == "text"],
+    )
     try:
         found = model.get_feature_importance(pool, type="ShapValues")
     except catboost.CatBoostError as err:
@@ -58,6 +65,7 @@ def shap_values(
     return place, found[..., :-1], found[..., -1]
 
 
+# %% ../../nbs/4_modelling/07_explanation.ipynb #4c52985a
 def shap_summary(values: np.ndarray, names: list[str]) -> pd.DataFrame:
     """How far each feature moves the score on average.
 
@@ -73,18 +81,12 @@ def shap_summary(values: np.ndarray, names: list[str]) -> pd.DataFrame:
     """
     size = np.abs(values) if values.ndim == 2 else np.abs(values).mean(axis=1)
     mean, se = size.mean(axis=0), size.std(axis=0, ddof=1) / np.sqrt(len(size))
-    table = pd.DataFrame(
-        {
-            "feature": names,
-            "mean": mean,
-            "low": np.maximum(0, mean - 1.96 * se),
-            "high": mean + 1.96 * se,
-        }
-    )
+    low, high = np.maximum(0, mean - 1.96 * se), mean + 1.96 * se
+    table = pd.DataFrame({"feature": names, "mean": mean, "low": low, "high": high})
     return table.sort_values("mean", ascending=False, ignore_index=True)
 
 
-# %% ../../nbs/4_modelling/07_explanation.ipynb #70ef3716
+# %% ../../nbs/4_modelling/07_explanation.ipynb #9bbc2c10
 def row_reasons(
     features: pd.Series, values: np.ndarray, base: float, most: int = 8
 ) -> pd.DataFrame:
@@ -114,7 +116,16 @@ def row_reasons(
     return pd.DataFrame(lines, columns=["feature", "value", "adds"])
 
 
-# %% ../../nbs/4_modelling/07_explanation.ipynb #05b7f3c0
+# %% ../../nbs/4_modelling/07_explanation.ipynb #5a7af7f9
+def _values_tried(column: pd.Series, points: int) -> np.ndarray:
+    """Quantiles of a number, from 2% to 98%; the frequent values of a category."""
+    if pd.api.types.is_numeric_dtype(column):
+        at = np.linspace(0.02, 0.98, points)
+        return np.unique(np.nanquantile(column.to_numpy(dtype=float), at))
+    return column.value_counts().index[:points].to_numpy()
+
+
+# %% ../../nbs/4_modelling/07_explanation.ipynb #8155252f
 def partial_dependence(
     model: Any,
     features: pd.DataFrame,
@@ -153,13 +164,7 @@ def partial_dependence(
     if feature not in features:
         raise UserError(f"there is no feature '{feature}'", nearest(feature, features.columns))
     some = features.sample(min(most, len(features)), random_state=seed)
-    column = features[feature]
-    if pd.api.types.is_numeric_dtype(column):
-        grid = np.unique(
-            np.nanquantile(column.to_numpy(dtype=float), np.linspace(0.02, 0.98, points))
-        )
-    else:
-        grid = column.value_counts().index[:points].to_numpy()
+    grid = _values_tried(features[feature], points)
     wide = pd.concat([some.assign(**{feature: v}) for v in grid], ignore_index=True)
     score = predict_scores(model, wide, task)
     score = (score[:, -1] if score.ndim == 2 else score).reshape(len(grid), len(some))
