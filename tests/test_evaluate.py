@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.looks import list_looks
 from mlworkbench.data.catalog import declare_roles
 from mlworkbench.data.commits import write_lake
@@ -377,6 +377,60 @@ def test_a_copy_of_sealed_labels_is_a_look(wb, statement, looked):
     keep_split("s", "sealed", **about, wb=wb)
     sql(statement, write=True, wb=wb)
     assert [r["kind"] for r in list_looks(wb=wb)] == ["query"] * looked
+
+
+@pytest.fixture
+def sealed(wb):
+    """Two tables; the test labels of one are sealed."""
+    sql("CREATE TABLE other (id INT, y INT)", write=True, wb=wb)
+    rows = "SELECT i AS id, (i % 3 = 0)::INT AS y FROM range(90) r(i)"
+    sql(f"CREATE TABLE sealed AS {rows}", write=True, wb=wb)
+    snapshot = sql("SELECT max(id) FROM lake.snapshots() s(id)", wb=wb).fetchone()[0]
+    keep_split("s", "sealed", "random", label="y", key=("id",), sealed=True, wb=wb)
+    return wb, snapshot
+
+
+@pytest.mark.parametrize(
+    "query, more",
+    [
+        ("SELECT ('v' || y)::INT FROM sealed WHERE id < $most", {"params": {"most": 9}}),
+        ("INSERT INTO other SELECT id, ('v' || y)::INT FROM sealed", {"write": True}),
+        ("UPDATE other SET y = (SELECT error(list(y)::TEXT) FROM sealed)", {"write": True}),
+    ],
+)
+def test_a_query_that_fails_at_a_label_is_a_look(sealed, query, more):
+    """The error shows the value; one that names what is not there has seen none."""
+    with pytest.raises(UserError, match="fails"):
+        sql(query, wb=sealed[0], **more)
+    assert [look["table_name"] for look in list_looks(wb=sealed[0])] == ["sealed"]
+    with pytest.raises(UserError, match="fails"):
+        sql(query.replace("y)", "nothing)"), wb=sealed[0], **more)
+    assert len(list_looks(wb=sealed[0])) == 1
+
+
+@pytest.mark.parametrize("name", ["'sealed'", "'sea' || 'led'", "$name"])
+@pytest.mark.parametrize(
+    "by", ["lake.table_insertions(", "ducklake_table_insertions('lake', 'main', "]
+)
+def test_rows_that_a_function_gives_are_a_look(sealed, name, by):
+    wb, top = sealed
+    more = {"params": {"name": "sealed"}} if "$" in name else {}
+    found = sql(f"FROM {by}{name}, 0, {top})", wb=wb, **more)
+    assert found.columns == ["id", "y"] and len(found.fetchall()) == 90
+    assert "sealed" in [look["table_name"] for look in list_looks(wb=wb)]
+    sql(f"FROM {by}'other', 0, {top})", wb=wb)
+    assert [look["table_name"] for look in list_looks(wb=wb)].count("sealed") == 1
+
+
+def test_a_frame_beside_watched_labels_is_no_look(sealed):
+    wb, mine = sealed[0], pd.DataFrame({"id": [1, 2, 3]})
+    joined = sql("SELECT sealed.id FROM sealed JOIN mine USING (id)", mine=mine, wb=wb)
+    assert sorted(joined.fetchall()) == [(1,), (2,), (3,)]
+    query = "SELECT count(*) FROM predictions JOIN mine ON row_key = id::TEXT"
+    assert sql(query, mine=mine, wb=wb).fetchone() == (0,)
+    assert list_looks(wb=wb) == []
+    sql("SELECT y FROM sealed JOIN mine USING (id)", mine=mine, wb=wb)
+    assert len(list_looks(wb=wb)) == 1
 
 
 # the report
