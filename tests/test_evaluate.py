@@ -682,3 +682,58 @@ def test_groups_of_a_task_without_yes_or_no_and_blocked_rows_are_told(wb):
     assert f"worth {size:,.0f} equal ones" in weighted.about
     assert [a for a in plain.alarms if a.startswith("Unfair: sex = f has ")]
     assert [u for u in plain.unsaid if "this task is regression" in u]
+
+
+@pytest.mark.parametrize("kind", ["BOOLEAN", "DOUBLE", "VARCHAR"])
+def test_a_label_counts_whatever_its_type_in_the_later_table(trained, kind):
+    """Trained on 0 and 1; the later table has true and false, or 0.0 and 1.0, or texts."""
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    name, label = f"later_{kind}", frame["bad"].where(frame["id"] % 5 > 0)
+    with write_lake("later", wb=wb) as write:
+        write.con.register("rows_", frame.assign(bad=label))
+        write.con.execute(
+            f"CREATE TABLE {name} AS SELECT * REPLACE (bad::INT::{kind} AS bad) FROM rows_"
+        )
+        declare_roles(write.con, name, key="id", time="at", entity="card", amount="amount")
+    rows = later.later_rows(fine.run, name, since="2024-03-11", wb=wb).evidence.rows
+    truth = label[rows["row_key"].astype(int)]
+    assert rows["label"].isna().any() and rows["label"].astype(float).equals(
+        truth.reset_index(drop=True).rename("label")
+    )
+
+
+def test_labels_of_another_kind_are_refused_and_not_taken_for_good_ones(trained):
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    with write_lake("words", wb=wb) as write:
+        write.con.register("rows_", frame)
+        write.con.execute(
+            "CREATE TABLE words AS SELECT * REPLACE (if(bad = 1, 'yes', 'no') AS bad) FROM rows_"
+        )
+        declare_roles(write.con, "words", key="id", time="at", entity="card", amount="amount")
+    with pytest.raises(UserError, match="bad is no in some rows, and fine tells 0 from 1"):
+        later.later_rows(fine.run, "words", since="2024-03-11", wb=wb)
+
+
+def test_one_payment_without_amount_or_card_changes_no_others(wb):
+    n, rng = 800, np.random.default_rng(2)
+    label = (rng.random(n) < 0.2) * 1
+    about = {
+        "amount": rng.exponential(900, n),
+        "entity": rng.integers(0, 90, n).astype(object),
+        "at": pd.date_range("2024-01-01", periods=n, freq="10min"),
+    }
+    about["amount"][7], about["entity"][9] = np.nan, None
+    score = np.clip(0.3 * label + 0.6 * rng.random(n), 0, 1)
+    run = open_run("a", wb=wb)
+    log_predictions(label, score, run=run.run, wb=wb, **about)
+    close_run(run.run, "finished", wb=wb)
+    found = evaluate(run.run, wb=wb, keep=False)
+    lost = np.where(np.isnan(about["amount"]), 100, about["amount"]) @ label
+    assert found.table("money").loc["stop nothing", "cost"] == pytest.approx(lost, rel=1e-12)
+    words = " ".join(w for s in found.sections for w in s.words)
+    assert "a flat 100 EUR missed where there is none, in 1 of 800 rows" in words
+    assert "reviewed a day" in words and "91 values of the entity" in found.about

@@ -287,7 +287,7 @@ def record_later(
     rows = e.rows[part]
     if rows.empty:
         return pd.DataFrame(columns=["value", "low", "high", "note"])
-    names = [n for n in ("entity", "at", "amount") if rows[n].notna().all()]
+    names = [n for n in ("entity", "at", "amount") if rows[n].notna().any()]
     return log_predictions(
         rows["label"].astype(LABELS[e.task]).to_numpy(),
         e.score[part],

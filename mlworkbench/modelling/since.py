@@ -29,11 +29,12 @@ PERIODS = {"day": "D", "week": "W-SUN", "month": "M"}
 
 # %% ../../nbs/4_modelling/09_since.ipynb #87cfe8dc
 def _moment(name: str, text: str) -> dt.datetime | None:
-    """A date of the parameters."""
+    """A date of the parameters, or a moment; in UTC, as the rows are."""
     if not text:
         return None
     try:
-        return dt.datetime.fromisoformat(text).replace(tzinfo=None)
+        moment = dt.datetime.fromisoformat(text)
+        return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
     except ValueError as err:
         raise UserError(f"{name}={text} is no date", "Write YYYY-MM-DD") from err
 
@@ -229,14 +230,38 @@ def _read(
     return frame, _newest(table, time, at, wb)
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one class, whatever their types: 1, 1.0, true and the text 1."""
+    try:
+        return float(one) == float(other)
+    except (TypeError, ValueError):
+        return str(one) == str(other)
+
+
+def _classes_of(label: pd.Series, classes: tuple) -> pd.Series:
+    """Labels as the names of a model's classes, missing ones missing; what is no class keeps its own name."""
+    names = [str(c) for c in classes]
+    found = {}
+    for value in label.dropna().unique():
+        alike = [n for n, c in zip(names, classes, strict=True) if _same(value, c)]
+        found[value] = str(value) if str(value) in names or not alike else alike[0]
+    return label.map(found)
+
+
 def _evidence(run: Run, model: Any, signature: dict, frame: pd.DataFrame) -> Evidence:
     """The scored rows in the report's form."""
     task, classes = signature["task"], tuple(signature["classes"])
     label = frame["mlw_label"]
+    if task != "regression":
+        label = _classes_of(label, classes)
     if task == "binary":
-        label = (label.astype(str) == str(classes[1])).astype(float).where(label.notna())
-    elif task == "multiclass":
-        label = label.astype(str).where(label.notna())
+        no, yes = map(str, classes)
+        if other := sorted({*label.dropna()} - {no, yes}):
+            raise UserError(
+                f"{signature['target']} is {other[0]} in some rows, and {run.name} tells {no} from {yes}",
+                "Give a table with the labels that the model was trained on",
+            )
+        label = (label == yes).astype(float).where(label.notna())
     features = frame[list(signature["features"])]
     score = predict_scores(model, features, task)
     kept = {n: frame[f"mlw_{n}"] for n in ("entity", "at", "amount")}
