@@ -48,6 +48,7 @@ from .resampling import Difference, paired
 from mlworkbench.modelling.studies import (
     DONE,
     attending,
+    check_space,
     going_on,
     held,
     lock_name,
@@ -392,6 +393,7 @@ def _opened(plan: Plan, about: str, beside: tuple, wb: Workbench) -> optuna.Stud
             f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
             "Name another with study=, or leave the name out",
         )
+    check_space(study, plan.space)
     study.pruner = worse_half(STEP, 1)  # untuned CatBoost is known before anything is tried
     study.set_user_attr("about", about)
     study.set_user_attr("metric", plan.metric)
@@ -533,7 +535,7 @@ def validate_gain(data: Dataset, tuned: Tuned, *, seed: int = 0, threads: int = 
     ]
     d = paired(
         problem.task, held["label"].to_numpy(), *scores, metrics=[name], resamples=1000,
-        entity=held["entity"].to_numpy() if problem.entity and held["entity"].notna().all() else None,
+        entity=held["entity"].to_numpy() if problem.entity else None,
         classes=problem.classes if problem.task == "multiclass" else None,
         weight=held["weight"].to_numpy() if "weight" in held else None,
     )[name]  # fmt: skip
