@@ -26,7 +26,13 @@ from mlworkbench.modelling.evaluation import log_predictions
 from mlworkbench.modelling.fairness import group_fairness
 from mlworkbench.modelling.ledger import count_looks, rows_sketch
 from mlworkbench.modelling.metrics import checked
-from mlworkbench.modelling.money import Costs, best_threshold, clustered_sum, cost_curve
+from mlworkbench.modelling.money import (
+    Costs,
+    best_threshold,
+    clustered_sum,
+    cost_curve,
+    review_curve,
+)
 from mlworkbench.modelling.recalibration import (
     calibration_error,
     fit_recalibrator,
@@ -588,6 +594,8 @@ def test_later_weeks_are_claimed_when_their_labels_have_matured(trained):
     wb, fine, _, frame = trained
     rows = later.later_rows(fine.run, since="2024-03-11", wb=wb)
     assert len(rows.evidence.rows) == (frame["at"] >= "2024-03-11").sum() and rows.delay.days == 7
+    same = later.later_rows(fine.run, since="2024-03-11T02:00+02:00", wb=wb)
+    assert len(same.evidence.rows) == len(rows.evidence.rows)
     table = later.later_table(rows, "week", 0.3, wb)
     ends = table.index + pd.Timedelta(days=14)
     assert (table.matured.to_numpy() == np.asarray(ends <= frame["at"].max())).all()
@@ -737,3 +745,56 @@ def test_one_payment_without_amount_or_card_changes_no_others(wb):
     words = " ".join(w for s in found.sections for w in s.words)
     assert "a flat 100 EUR missed where there is none, in 1 of 800 rows" in words
     assert "reviewed a day" in words and "91 values of the entity" in found.about
+
+
+def test_later_labels_that_were_blocked_are_weighted_or_refused(trained):
+    """The rows that the champion blocked are the frauds it knew; the rest alone are another week."""
+    from mlworkbench.core.settings import Workbench
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    dice = np.random.default_rng(8)
+    risky = frame["amount"] > 80
+    passed = np.where(risky, dice.random(len(frame)) < 0.4, True)
+    new = frame.assign(blocked=~passed, chance=np.where(risky, 0.4, 1.0))
+    new["bad"] = new["bad"].where(passed)
+    with write_lake("blocked", wb=wb) as write:
+        write.con.register("rows_", new)
+        write.con.execute("CREATE TABLE blocked AS FROM rows_")
+        about = {"key": "id", "time": "at", "entity": "card", "amount": "amount"}
+        declare_roles(write.con, "blocked", blocked="blocked", label={"bad": "7 days"}, **about)
+    known = Workbench(wb.root, wb.values | {("compare", "propensity"): "chance"})
+    before = {"value": 0.9, "low": 0.89, "high": 0.91}
+    found = {}
+    for how, where in (("alone", wb), ("weighted", known)):
+        rows = later.later_rows(fine.run, "blocked", since="2024-03-11", wb=where)
+        table = later.later_table(rows, "week", 0.3, where)
+        found[how] = later.later_words(rows, table, before), table.iloc[1]
+    words, line = found["alone"]
+    assert words[0].startswith(f"Censored: {(~passed).sum():,} of 9,000 rows of blocked were")
+    assert "let pass" in words[0] and "when judged" not in " ".join(words)
+    words, line = found["weighted"]
+    assert "equal ones" in words[0] and "when judged" in " ".join(words)
+    end = line.name + pd.Timedelta(days=7)
+    mine = rows.evidence.rows.set_index("row_key")
+    mine = mine[(mine["at"] >= line.name) & (mine["at"] < end) & mine["label"].notna()]
+    weight = 1 / new["chance"].set_axis(new["id"].astype(str))[mine.index].to_numpy()
+    truth = new["bad"].set_axis(new["id"].astype(str))[mine.index].to_numpy()
+    assert line.value == pytest.approx(
+        sk.roc_auc_score(truth, mine["score"], sample_weight=weight), **CLOSE
+    )
+    stop = (mine["score"] >= 0.3).to_numpy()
+    each = np.where(truth == 1, ~stop * mine["amount"], 5 * stop)
+    assert line.cost == pytest.approx(weight @ each, rel=1e-9)
+    assert line.nothing == pytest.approx(weight @ (truth * mine["amount"]), rel=1e-9)
+
+
+def test_rows_without_a_card_are_units_of_their_own():
+    rng = np.random.default_rng(6)
+    before, now = (pd.DataFrame({"x": rng.normal(m, 1, 300)}) for m in (0, 0.2))
+    alone, none = drift_table(before, now), [None] * 300
+    assert drift_table(before, now, reference_entity=none, current_entity=none).equals(alone)
+    day, score = np.zeros(4), [0.9, 0.8, 0.7, 0.6]
+    costs = Costs("EUR", 5, 1, 100, 2)
+    found = review_curve(day, ["a", None, None, "b"], [1, 1, 0, 1], score, costs, sizes=(2,))
+    assert found["precision"].iloc[0] == 1 and found["found"].iloc[0] == 2
