@@ -5,11 +5,14 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics as sk
 from app_workbench import World
 from scipy import stats
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.settings import Workbench
+from mlworkbench.data.catalog import declare_roles
+from mlworkbench.data.commits import write_lake
 from mlworkbench.data.queries import sql
 from mlworkbench.execution.journal import log_file, log_read
 from mlworkbench.execution.listing import list_runs
@@ -68,7 +71,7 @@ def test_money_is_a_worth_of_its_own(world):
     assert sure.verdict == "better" and "EUR a month" in sure.sentence
     assert sure.difference.metric == "cost" and sure.difference.value < 0 and sure.leading == "auc"
     at = sure.rows["at"]
-    months = (at.max() - at.min()).total_seconds() / 86_400 / 30.4375
+    months = ((at.max() - at.min()).days + 1) / 30.4375  # they are dates: the last day counts
     assert sure.difference.value == pytest.approx(sure.money.value / months)
     huge = compare_runs([world.one, world.two], worth="10000000 EUR a month", wb=world.wb)
     assert huge.verdict == "equivalent" and "No difference that matters" in huge.sentence
@@ -232,8 +235,6 @@ def test_delong_equals_a_published_implementation():
 
 def test_censored_labels_are_weighted_or_refused(wb):
     from mlworkbench.core.settings import Workbench
-    from mlworkbench.data.catalog import declare_roles
-    from mlworkbench.data.commits import write_lake
     from mlworkbench.data.ingestion import ingest
     from mlworkbench.data.queries import sql
     from mlworkbench.desk.verbs import run
@@ -506,3 +507,121 @@ def test_rows_that_cannot_be_kept_are_refused_in_one_line(wb, label, beside, sai
     log_evaluated([0, 1] * 30, score, entity=huge, run=run.run, wb=wb)
     kept = sql("SELECT DISTINCT entity FROM predictions ORDER BY 1", wb=wb).fetchall()
     assert kept == [(str(2**64 + i),) for i in range(7)]
+
+
+def logged(wb, name, label, score, **more):
+    run = open_run(name, experiment="e", wb=wb)
+    log_evaluated(label, score, run=run.run, wb=wb, **more)
+    close_run(run.run, "finished", wb=wb)
+    return get_run(run.run, wb=wb)
+
+
+def test_a_number_is_the_same_label_however_it_is_written(plain):
+    """A table's whole numbers, a file's 107.0, and a column of 32 bits; another number is another."""
+    wb, frame = plain
+    label = np.arange(60) * 7 + 107
+    made = []
+    for kind, labels in (("whole", label), ("tenths", label / 10), ("float32", label / 10)):
+        run = open_run(kind, experiment="e", wb=wb)
+        labels = labels.astype("float32") if kind == "float32" else labels
+        log_predictions(labels, labels + frame["score"], run=run.run, wb=wb)
+        made.append(close_run(run.run, "finished", wb=wb))
+    about = {"task": "regression", "wb": wb}
+    other = import_predictions(frame.assign(label=label, score=label + 1.0), **about)
+    tenth = import_predictions(frame.assign(label=label / 10, score=label / 10 + 1), **about)
+    found = compare_runs([made[0], other], wb=wb)
+    assert found.metrics[0]["values"][other.run]["value"] == pytest.approx(1, rel=1e-12)
+    for run in made[1:]:
+        assert len(compare_runs([run, tenth], wb=wb).rows) == 60
+    with pytest.raises(UserError, match="disagree on the label"):
+        compare_runs([made[0], tenth], wb=wb)
+
+
+def test_scores_of_classes_are_held_against_their_like(plain):
+    wb, rng = plain[0], np.random.default_rng(5)
+    label, three = rng.integers(0, 3, 60), rng.dirichlet([2, 2, 2], 60)
+    one = logged(wb, "three", label, three, task="multiclass", classes=[0, 1, 2])
+    four = np.column_stack([three[:, ::-1] * 0.9, np.full(60, 0.1)])
+    two = logged(wb, "four", label, four, task="multiclass", classes=[0, 1, 2, 3])
+    for pair in ([one, two], [two, one]):
+        found = compare_runs(pair, metric="log_loss", wb=wb)
+        assert "three does not know 3: its score there is 0." in found.sentence
+        for run, score in ((one, np.column_stack([three, np.zeros(60)])), (two, four)):
+            line = next(m for m in found.metrics if m["metric"] == "log_loss")
+            plainly = sk.log_loss(label, score, labels=[0, 1, 2, 3])
+            assert line["values"][run.run]["value"] == pytest.approx(plainly, rel=1e-12)
+    yes = (label > 0) * 1
+    both = logged(
+        wb, "both", yes, np.column_stack([1 - three[:, 0], three[:, 0]]), task="multiclass"
+    )
+    plain_one = logged(wb, "plain", yes, three[:, 0])
+    for pair in ([both, plain_one], [plain_one, both]):
+        with pytest.raises(UserError, match="both gave each row a score for every class"):
+            compare_runs(pair, wb=wb)
+
+
+def test_money_a_month_of_dates_counts_the_last_day(plain):
+    """Two dates are two days; a payment without an amount costs the flat sum, here as in the report."""
+    wb, frame = plain
+    frame = frame.assign(at=pd.to_datetime(["2026-11-28", "2026-11-29"] * 30), amount=50.0)
+    frame.loc[1, "amount"] = None
+    bad = import_predictions(frame.assign(score=1 - frame["label"] + frame["key"] / 99), wb=wb)
+    good = import_predictions(frame.assign(score=frame["label"]), wb=wb)
+    found = compare_runs([bad, good], worth="5 EUR", wb=wb)
+    flagged = frame.assign(score=1 - frame["label"] + frame["key"] / 99).nlargest(30, "score")
+    missed = frame[(frame["label"] == 1) & ~frame["key"].isin(flagged["key"])]
+    lost = missed["amount"].fillna(100).sum() + 5 * (flagged["label"] == 0).sum()
+    assert found.money.a == pytest.approx(lost, rel=1e-12) and 1 in set(missed["key"])
+    assert found.difference.value == pytest.approx(-lost * 30.4375 / 2, rel=1e-12)
+
+
+def test_blocked_may_be_said_in_words_and_is_refused_where_it_says_neither(plain):
+    wb, frame = plain
+    blocked = np.arange(60) % 3 == 0
+    table = frame[["key"]].assign(
+        word=np.where(blocked, "yes", "no"), number=blocked * 1, code=np.where(blocked, "D", "A"),
+        chance=np.where(blocked, 0.2, 0.8), text="often",
+    )  # fmt: skip
+    with write_lake("pay", wb=wb) as write:
+        write.con.register("rows_", table)
+        write.con.execute("CREATE TABLE pay AS FROM rows_")
+    made = []
+    for name in "ab":
+        run = open_run(name, values={"table": "pay", "key": "key"}, wb=wb)
+        score = frame["score"] + frame["label"] * (name == "b")
+        log_predictions(frame["label"], score, key=frame["key"], run=run.run, wb=wb)
+        made.append(close_run(run.run, "finished", wb=wb))
+    chance = Workbench(wb.root, wb.values | {("compare", "propensity"): "chance"})
+    for column in ("word", "number"):
+        with write_lake("roles", wb=wb) as write:
+            declare_roles(write.con, "pay", blocked=column)
+        assert "No verdict: 20 of 60 rows" in compare_runs(made, wb=wb).sentence
+        assert "The 60 rows are weighted, and worth 40" in compare_runs(made, wb=chance).sentence
+    often = Workbench(wb.root, wb.values | {("compare", "propensity"): "text"})
+    with pytest.raises(UserError, match="40 propensities are not above 0"):
+        compare_runs(made, wb=often)
+    with write_lake("roles", wb=wb) as write:
+        declare_roles(write.con, "pay", blocked="code")
+    with pytest.raises(UserError, match="code of pay says .* and 'D' is neither yes nor no"):
+        compare_runs(made, wb=wb)
+
+
+def test_rows_of_one_card_alone_are_compared_without_an_interval(plain):
+    wb, frame = plain
+    frame = frame.assign(entity="one", amount=1.0 + frame["key"])
+    one = import_predictions(frame, name="a", wb=wb)
+    two = import_predictions(frame.assign(score=frame["score"][::-1].to_numpy()), name="b", wb=wb)
+    found = compare_runs([one, two], wb=wb)
+    assert found.verdict == "cannot tell" and np.isnan(found.money.low)
+    assert found.money.note.startswith("no interval: 1 ")
+
+
+def test_two_rows_are_little_evidence_however_alike(plain):
+    """Both errors grow equally far: that is no sign of a difference known to a thousandth."""
+    wb = plain[0]
+    frame = pd.DataFrame({"key": [0, 1], "label": [1.0, 2.5]})
+    about = {"task": "regression", "wb": wb}
+    one = import_predictions(frame.assign(score=[1.0, 2.0]), **about)
+    two = import_predictions(frame.assign(score=[2.0, 1.0]), **about)
+    found = compare_runs([one, two], wb=wb)
+    assert found.difference.p > 0.01 and "Take care: stands on about 2 rows" in found.sentence

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from mlworkbench.core.errors import WorkbenchError
+from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.core.looks import list_looks
 from mlworkbench.data.catalog import declare_roles
 from mlworkbench.data.commits import write_lake
@@ -26,7 +26,13 @@ from mlworkbench.modelling.evaluation import log_predictions
 from mlworkbench.modelling.fairness import group_fairness
 from mlworkbench.modelling.ledger import count_looks, rows_sketch
 from mlworkbench.modelling.metrics import checked
-from mlworkbench.modelling.money import Costs, best_threshold, clustered_sum, cost_curve
+from mlworkbench.modelling.money import (
+    Costs,
+    best_threshold,
+    clustered_sum,
+    cost_curve,
+    review_curve,
+)
 from mlworkbench.modelling.recalibration import (
     calibration_error,
     fit_recalibrator,
@@ -379,6 +385,60 @@ def test_a_copy_of_sealed_labels_is_a_look(wb, statement, looked):
     assert [r["kind"] for r in list_looks(wb=wb)] == ["query"] * looked
 
 
+@pytest.fixture
+def sealed(wb):
+    """Two tables; the test labels of one are sealed."""
+    sql("CREATE TABLE other (id INT, y INT)", write=True, wb=wb)
+    rows = "SELECT i AS id, (i % 3 = 0)::INT AS y FROM range(90) r(i)"
+    sql(f"CREATE TABLE sealed AS {rows}", write=True, wb=wb)
+    snapshot = sql("SELECT max(id) FROM lake.snapshots() s(id)", wb=wb).fetchone()[0]
+    keep_split("s", "sealed", "random", label="y", key=("id",), sealed=True, wb=wb)
+    return wb, snapshot
+
+
+@pytest.mark.parametrize(
+    "query, more",
+    [
+        ("SELECT ('v' || y)::INT FROM sealed WHERE id < $most", {"params": {"most": 9}}),
+        ("INSERT INTO other SELECT id, ('v' || y)::INT FROM sealed", {"write": True}),
+        ("UPDATE other SET y = (SELECT error(list(y)::TEXT) FROM sealed)", {"write": True}),
+    ],
+)
+def test_a_query_that_fails_at_a_label_is_a_look(sealed, query, more):
+    """The error shows the value; one that names what is not there has seen none."""
+    with pytest.raises(UserError, match="fails"):
+        sql(query, wb=sealed[0], **more)
+    assert [look["table_name"] for look in list_looks(wb=sealed[0])] == ["sealed"]
+    with pytest.raises(UserError, match="fails"):
+        sql(query.replace("y)", "nothing)"), wb=sealed[0], **more)
+    assert len(list_looks(wb=sealed[0])) == 1
+
+
+@pytest.mark.parametrize("name", ["'sealed'", "'sea' || 'led'", "$name"])
+@pytest.mark.parametrize(
+    "by", ["lake.table_insertions(", "ducklake_table_insertions('lake', 'main', "]
+)
+def test_rows_that_a_function_gives_are_a_look(sealed, name, by):
+    wb, top = sealed
+    more = {"params": {"name": "sealed"}} if "$" in name else {}
+    found = sql(f"FROM {by}{name}, 0, {top})", wb=wb, **more)
+    assert found.columns == ["id", "y"] and len(found.fetchall()) == 90
+    assert "sealed" in [look["table_name"] for look in list_looks(wb=wb)]
+    sql(f"FROM {by}'other', 0, {top})", wb=wb)
+    assert [look["table_name"] for look in list_looks(wb=wb)].count("sealed") == 1
+
+
+def test_a_frame_beside_watched_labels_is_no_look(sealed):
+    wb, mine = sealed[0], pd.DataFrame({"id": [1, 2, 3]})
+    joined = sql("SELECT sealed.id FROM sealed JOIN mine USING (id)", mine=mine, wb=wb)
+    assert sorted(joined.fetchall()) == [(1,), (2,), (3,)]
+    query = "SELECT count(*) FROM predictions JOIN mine ON row_key = id::TEXT"
+    assert sql(query, mine=mine, wb=wb).fetchone() == (0,)
+    assert list_looks(wb=wb) == []
+    sql("SELECT y FROM sealed JOIN mine USING (id)", mine=mine, wb=wb)
+    assert len(list_looks(wb=wb)) == 1
+
+
 # the report
 
 
@@ -534,6 +594,8 @@ def test_later_weeks_are_claimed_when_their_labels_have_matured(trained):
     wb, fine, _, frame = trained
     rows = later.later_rows(fine.run, since="2024-03-11", wb=wb)
     assert len(rows.evidence.rows) == (frame["at"] >= "2024-03-11").sum() and rows.delay.days == 7
+    same = later.later_rows(fine.run, since="2024-03-11T02:00+02:00", wb=wb)
+    assert len(same.evidence.rows) == len(rows.evidence.rows)
     table = later.later_table(rows, "week", 0.3, wb)
     ends = table.index + pd.Timedelta(days=14)
     assert (table.matured.to_numpy() == np.asarray(ends <= frame["at"].max())).all()
@@ -628,3 +690,111 @@ def test_groups_of_a_task_without_yes_or_no_and_blocked_rows_are_told(wb):
     assert f"worth {size:,.0f} equal ones" in weighted.about
     assert [a for a in plain.alarms if a.startswith("Unfair: sex = f has ")]
     assert [u for u in plain.unsaid if "this task is regression" in u]
+
+
+@pytest.mark.parametrize("kind", ["BOOLEAN", "DOUBLE", "VARCHAR"])
+def test_a_label_counts_whatever_its_type_in_the_later_table(trained, kind):
+    """Trained on 0 and 1; the later table has true and false, or 0.0 and 1.0, or texts."""
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    name, label = f"later_{kind}", frame["bad"].where(frame["id"] % 5 > 0)
+    with write_lake("later", wb=wb) as write:
+        write.con.register("rows_", frame.assign(bad=label))
+        write.con.execute(
+            f"CREATE TABLE {name} AS SELECT * REPLACE (bad::INT::{kind} AS bad) FROM rows_"
+        )
+        declare_roles(write.con, name, key="id", time="at", entity="card", amount="amount")
+    rows = later.later_rows(fine.run, name, since="2024-03-11", wb=wb).evidence.rows
+    truth = label[rows["row_key"].astype(int)]
+    assert rows["label"].isna().any() and rows["label"].astype(float).equals(
+        truth.reset_index(drop=True).rename("label")
+    )
+
+
+def test_labels_of_another_kind_are_refused_and_not_taken_for_good_ones(trained):
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    with write_lake("words", wb=wb) as write:
+        write.con.register("rows_", frame)
+        write.con.execute(
+            "CREATE TABLE words AS SELECT * REPLACE (if(bad = 1, 'yes', 'no') AS bad) FROM rows_"
+        )
+        declare_roles(write.con, "words", key="id", time="at", entity="card", amount="amount")
+    with pytest.raises(UserError, match="bad is no in some rows, and fine tells 0 from 1"):
+        later.later_rows(fine.run, "words", since="2024-03-11", wb=wb)
+
+
+def test_one_payment_without_amount_or_card_changes_no_others(wb):
+    n, rng = 800, np.random.default_rng(2)
+    label = (rng.random(n) < 0.2) * 1
+    about = {
+        "amount": rng.exponential(900, n),
+        "entity": rng.integers(0, 90, n).astype(object),
+        "at": pd.date_range("2024-01-01", periods=n, freq="10min"),
+    }
+    about["amount"][7], about["entity"][9] = np.nan, None
+    score = np.clip(0.3 * label + 0.6 * rng.random(n), 0, 1)
+    run = open_run("a", wb=wb)
+    log_predictions(label, score, run=run.run, wb=wb, **about)
+    close_run(run.run, "finished", wb=wb)
+    found = evaluate(run.run, wb=wb, keep=False)
+    lost = np.where(np.isnan(about["amount"]), 100, about["amount"]) @ label
+    assert found.table("money").loc["stop nothing", "cost"] == pytest.approx(lost, rel=1e-12)
+    words = " ".join(w for s in found.sections for w in s.words)
+    assert "a flat 100 EUR missed where there is none, in 1 of 800 rows" in words
+    assert "reviewed a day" in words and "91 values of the entity" in found.about
+
+
+def test_later_labels_that_were_blocked_are_weighted_or_refused(trained):
+    """The rows that the champion blocked are the frauds it knew; the rest alone are another week."""
+    from mlworkbench.core.settings import Workbench
+    from mlworkbench.modelling import later
+
+    wb, fine, _, frame = trained
+    dice = np.random.default_rng(8)
+    risky = frame["amount"] > 80
+    passed = np.where(risky, dice.random(len(frame)) < 0.4, True)
+    new = frame.assign(blocked=~passed, chance=np.where(risky, 0.4, 1.0))
+    new["bad"] = new["bad"].where(passed)
+    with write_lake("blocked", wb=wb) as write:
+        write.con.register("rows_", new)
+        write.con.execute("CREATE TABLE blocked AS FROM rows_")
+        about = {"key": "id", "time": "at", "entity": "card", "amount": "amount"}
+        declare_roles(write.con, "blocked", blocked="blocked", label={"bad": "7 days"}, **about)
+    known = Workbench(wb.root, wb.values | {("compare", "propensity"): "chance"})
+    before = {"value": 0.9, "low": 0.89, "high": 0.91}
+    found = {}
+    for how, where in (("alone", wb), ("weighted", known)):
+        rows = later.later_rows(fine.run, "blocked", since="2024-03-11", wb=where)
+        table = later.later_table(rows, "week", 0.3, where)
+        found[how] = later.later_words(rows, table, before), table.iloc[1]
+    words, line = found["alone"]
+    assert words[0].startswith(f"Censored: {(~passed).sum():,} of 9,000 rows of blocked were")
+    assert "let pass" in words[0] and "when judged" not in " ".join(words)
+    words, line = found["weighted"]
+    assert "equal ones" in words[0] and "when judged" in " ".join(words)
+    end = line.name + pd.Timedelta(days=7)
+    mine = rows.evidence.rows.set_index("row_key")
+    mine = mine[(mine["at"] >= line.name) & (mine["at"] < end) & mine["label"].notna()]
+    weight = 1 / new["chance"].set_axis(new["id"].astype(str))[mine.index].to_numpy()
+    truth = new["bad"].set_axis(new["id"].astype(str))[mine.index].to_numpy()
+    assert line.value == pytest.approx(
+        sk.roc_auc_score(truth, mine["score"], sample_weight=weight), **CLOSE
+    )
+    stop = (mine["score"] >= 0.3).to_numpy()
+    each = np.where(truth == 1, ~stop * mine["amount"], 5 * stop)
+    assert line.cost == pytest.approx(weight @ each, rel=1e-9)
+    assert line.nothing == pytest.approx(weight @ (truth * mine["amount"]), rel=1e-9)
+
+
+def test_rows_without_a_card_are_units_of_their_own():
+    rng = np.random.default_rng(6)
+    before, now = (pd.DataFrame({"x": rng.normal(m, 1, 300)}) for m in (0, 0.2))
+    alone, none = drift_table(before, now), [None] * 300
+    assert drift_table(before, now, reference_entity=none, current_entity=none).equals(alone)
+    day, score = np.zeros(4), [0.9, 0.8, 0.7, 0.6]
+    costs = Costs("EUR", 5, 1, 100, 2)
+    found = review_curve(day, ["a", None, None, "b"], [1, 1, 0, 1], score, costs, sizes=(2,))
+    assert found["precision"].iloc[0] == 1 and found["found"].iloc[0] == 2

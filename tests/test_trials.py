@@ -38,9 +38,9 @@ label = (np.random.default_rng(0).random(400) < 0.3).astype(int)
 mw.log_predictions(label, np.clip(0.3 * label + 0.7 * rng.random(400), 0, 1), split="validation")"""
 
 
-def notebook(wb, *more, name="mine"):
+def notebook(wb, *more, name="mine", work=WORK):
     """The notebook that a user already has."""
-    cells = [nbformat.v4.new_code_cell(s) for s in (PARAMETERS, WORK, *more)]
+    cells = [nbformat.v4.new_code_cell(s) for s in (PARAMETERS, work, *more)]
     cells[0]["metadata"]["tags"] = ["parameters"]
     path = wb.root / f"{name}.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
@@ -311,3 +311,53 @@ def test_a_study_has_a_name_that_can_be_shown(wb, name):
     assert studies.open_study('it\'s <b>"../x" 😀', wb=wb).study_name in set(
         studies.list_studies(wb)["study"]
     )
+
+
+def test_a_trial_whose_metric_is_no_number_fails_alone(wb):
+    """A loss that ran away costs its own trial; the value on test rows does not stand in for it."""
+    gone = """value = float("nan") if depth > 6 else value
+mw.log_metric("average_precision", 0.99, split="test")"""
+    work = WORK.replace("mw.report(step, value * step / 3)", "pass")
+    path = notebook(wb, work=work.replace("mw.log", f"{gone}\nmw.log"))
+    found = tune_notebook(
+        path, {"depth": "2:8", "l2": "1:9"}, metric="average_precision", trials=6, wb=wb
+    )  # fmt: skip
+    said = [(t.params["depth"] > 6, t.state.name) for t in trials_of(wb, found.study)]
+    assert {state for deep, state in said if deep} == {"FAIL"}
+    assert "FAIL" not in {state for deep, state in said if not deep}
+    assert found.value < 0.99 and "on validation rows" in found.sentence
+    with pytest.raises(WorkbenchError, match="'average_precision' of run .* is no finite number"):
+        tune_notebook(path, {"l2": "1:9", "depth": 9}, metric="average_precision", trials=4, wb=wb)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        optuna.distributions.IntDistribution(1, 50),
+        optuna.distributions.FloatDistribution(0.1, 50, log=True),
+        optuna.distributions.CategoricalDistribution([1.0, 2.0]),
+    ],
+)
+def test_a_study_with_ranges_of_another_kind_is_refused(wb, tmp_path, kind):
+    storage = f"sqlite:///{tmp_path}/theirs.db"
+    theirs = optuna.create_study(storage=storage, study_name="theirs", direction="maximize")
+    theirs.tell(theirs.ask({"l2": kind}), 0.5)
+    with pytest.raises(UserError, match="study 'theirs' searches l2 in .* cannot become 1:20"):
+        tune_notebook(
+            notebook(wb), {"l2": "1:20"}, metric="average_precision", trials=3, study="theirs",
+            storage=storage, wb=wb,
+        )  # fmt: skip
+    assert len(trials_of(wb, "theirs", storage)) == 1 and list_runs(wb=wb) == []
+
+
+def test_a_warm_start_takes_the_newest_few(wb):
+    for number in range(5):
+        theirs = optuna.create_study(
+            storage=studies.study_url(wb), study_name=f"s{number}", direction="maximize"
+        )
+        theirs.set_user_attr("experiment", "mine")
+        theirs.enqueue_trial({"l2": 1.0 + number})
+        theirs.tell(theirs.ask({"l2": optuna.distributions.FloatDistribution(1, 20)}), 0.5)
+    found = tune_notebook(notebook(wb), {"l2": "1:20"}, metric="average_precision", trials=1, wb=wb)
+    warm = [t.user_attrs["warm_from"] for t in trials_of(wb, found.study)]
+    assert warm == ["s2", "s3", "s4"]

@@ -176,7 +176,8 @@ def view_queries(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     ----------
     con : DuckDBPyConnection
     """
-    views = con.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    query = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal AND sql <> ''"
+    views = con.execute(query).fetchall()  # a frame that is registered is a view without a query
     found = {}
     for name, text in views:
         starts = [start for kind, word, start in _words(text) if (kind, word) == ("keyword", "as")]

@@ -29,7 +29,7 @@ from mlworkbench.data.doors import (
     one_statement,
     shortened,
 )
-from .label_reads import copies_label, named_tables, reads_label
+from .label_reads import BY_FUNCTION, copies_label, named_tables, reads_label
 
 
 # %% ../../nbs/2_data/03_queries.ipynb #e14b79cd
@@ -37,7 +37,9 @@ def _record_looks(
     con: duckdb.DuckDBPyConnection, query: str, wb: Workbench, looks: Callable
 ) -> None:
     for table, label in watched_labels(wb):
-        if table == "predictions" and table not in query.lower():
+        if table == "predictions" and not (
+            table in query.lower() or BY_FUNCTION.search(query.lower())
+        ):
             continue  # most queries are not about it, and need no parsing
         if looks(con, query, table.lower(), label.lower()):
             record_look("query", table, label, run=present_run(), about=query, wb=wb)
@@ -70,6 +72,12 @@ def _note_reads(
 
 
 # %% ../../nbs/2_data/03_queries.ipynb #31e7b48f
+def _was_begun(err: duckdb.Error) -> bool:
+    """Whether a query failed while it ran, and not before."""
+    before = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+    return not isinstance(err, before)
+
+
 def _explained(err: duckdb.Error, con: duckdb.DuckDBPyConnection) -> UserError:
     """DuckDB's error in one line; of a table that is not there, the one that may be meant."""
     missing = re.search(r"Table with name (\S+) does not exist", str(err))
@@ -130,6 +138,8 @@ def sql(
     try:
         found = con.sql(query, params=params)
     except duckdb.Error as err:
+        if _was_begun(err):
+            _record_looks(con, query, wb, reads_label)
         raise _explained(err, con) from err
     _record_looks(con, query, wb, reads_label)
     if run := present_run():
@@ -157,6 +167,8 @@ def _change(query: str, params: Any, wb: Workbench, frames: dict) -> duckdb.Duck
         except duckdb.IOException:
             raise
         except duckdb.Error as err:
+            if _was_begun(err):
+                _record_looks(con, query, wb, copies_label)
             raise _explained(err, con) from err
     _record_looks(con, query, wb, copies_label)
     return None

@@ -71,12 +71,19 @@ def propensity_weights(propensity, blocked=None) -> np.ndarray:
 
 
 # %% ../../nbs/4_modelling/08_censoring.ipynb #d6055a0c
-def _columns(table: str, key: str, names: list[str], wb: Workbench) -> pd.DataFrame:
-    """Return columns of a table by row key."""
+def _columns(table: str, key: str, blocked: str, chance: str, wb: Workbench) -> pd.DataFrame:
+    """Return by row key whether a row was ``blocked``, its ``chance``, and what was ``said`` of the first."""
     keys = [k.strip() for k in key.split(",") if k.strip()]
-    wanted = ", ".join(f"{quoted(n)} AS c{i}" for i, n in enumerate(names))
+    wanted = f"TRY_CAST({quoted(blocked)} AS BOOLEAN) AS blocked, {quoted(blocked)} AS said, "
+    wanted += f"TRY_CAST({quoted(chance) if chance else 'NULL'} AS DOUBLE) AS chance"
     source = f"(SELECT *, rowid FROM lake.main.{quoted(table)})"
     found = lake_cursor(wb).execute(f"SELECT {key_sql(keys)} AS k, {wanted} FROM {source}").df()
+    odd = found.loc[found["blocked"].isna() & found["said"].notna(), "said"]
+    if len(odd):
+        raise UserError(
+            f"{blocked} of {table} says which rows were blocked, and '{odd.iloc[0]}' is neither yes nor no",
+            "Declare a column of true and false, yes and no, or 1 and 0",
+        )
     return found.drop_duplicates("k").set_index("k")
 
 
@@ -102,7 +109,8 @@ def label_weights(
     Raises
     ------
     UserError
-        The setting names a column that the table has not.
+        The setting names a column that the table has not, or the column that says which rows were
+        blocked says neither yes nor no.
     """
     wb, known = open_workbench(wb), {}
     with suppress(UserError):
@@ -115,15 +123,16 @@ def label_weights(
         raise UserError(
             f"[compare] propensity = {wanted} is not a column of {table}", nearest(wanted, known)
         )
-    found = _columns(table, key, [known[n.lower()] for n in (blocked, wanted) if n], wb)
-    flags = found["c0"].fillna(False).astype(bool)
+    chance = known[wanted.lower()] if wanted else ""
+    found = _columns(table, key, known[blocked.lower()], chance, wb)
+    flags = found["blocked"].fillna(False).astype(bool)
     if not flags.any():
         return None, ""
     many = f"{int(flags.sum()):,} of {len(flags):,} rows of {table} were blocked, and never showed what they would have become"
     if not wanted:
         return None, many
     rows = row_key.map(flags).fillna(False).to_numpy(bool)
-    return propensity_weights(row_key.map(found["c1"]).to_numpy(float), rows), many
+    return propensity_weights(row_key.map(found["chance"]).to_numpy(float), rows), many
 
 
 def seen_rows(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from ..core.errors import WorkbenchError
+from .metrics import entity_units
 from .slices import holm
 
 
@@ -148,10 +149,10 @@ def drift_table(
 
 
 def _shared_units(a, b, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Units over both samples: an entity that is in both is one."""
+    """Units over both samples: an entity that is in both is one, and a row without one is its own."""
     if a is None or b is None:
         return np.arange(n), np.arange(n, n + m)
-    of = pd.factorize(np.r_[np.asarray(a, dtype=object), np.asarray(b, dtype=object)])[0]
+    of, _ = entity_units(np.r_[np.asarray(a, dtype=object), np.asarray(b, dtype=object)])
     return of[:n], of[n:]
 
 

@@ -42,7 +42,7 @@ from .curves import Scored, precision_recall, roc
 from .datasets import Dataset
 from .leaks import leaking_features
 from .ledger import look_at_test
-from .metrics import text_order
+from .metrics import entity_units, text_order
 from .probability_figures import calibration, score_histogram
 from .problems import Problem
 from .resampling import Interval, how_sure, intervals
@@ -305,8 +305,9 @@ def score_figures(
     """
     label = rows["label"].to_numpy()
     if problem.task == "binary":
-        whole = problem.entity and rows["entity"].notna().all()
-        one = Scored(name, label, score, pd.factorize(rows["entity"])[0] if whole else None)
+        one = Scored(
+            name, label, score, entity_units(rows["entity"])[0] if problem.entity else None
+        )
         found = {"roc": roc([one]), "precision_recall": precision_recall([one])}
         if score.min() >= 0 and score.max() <= 1:
             found |= {"calibration": calibration([one]), "scores": score_histogram(one)}

@@ -23,6 +23,7 @@ from ..data.connections import lake_cursor
 from ..data.doors import plain_lake_errors
 from ..execution.record import Run, get_run
 from .datasets import Dataset, load_dataset
+from .metrics import entity_units
 from .problems import describe_problem
 from .resampling import how_sure, intervals
 
@@ -65,11 +66,15 @@ class Evidence:
         return self.rows["label"].to_numpy()
 
     def column(self, name: str) -> np.ndarray | None:
-        """``entity`` (as a number for each), ``at``, ``amount`` or ``weight``; None where some row has none."""
+        """``entity`` (as a number for each), ``at``, ``amount`` or ``weight``; None where it is not known.
+
+        A row without an entity is one of its own, and an amount may be missing; moments and
+        weights are known of every row, or not at all.
+        """
         values = self.rows[name]
-        if values.isna().any():
+        if values.isna().all() or name in ("at", "weight") and values.isna().any():
             return None
-        return pd.factorize(values)[0] if name == "entity" else values.to_numpy()
+        return entity_units(values)[0] if name == "entity" else values.to_numpy()
 
 
 # %% ../../nbs/4_modelling/08_evidence.ipynb #1892dbd4

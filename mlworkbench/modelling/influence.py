@@ -28,7 +28,8 @@ def freedom(influence) -> float:
     Returns
     -------
     float
-        2 / (Σu⁴ / (Σu²)² - 1 / units); infinite where no unit moves it, or all equally far.
+        2 / (Σu⁴ / (Σu²)² - 1 / units), and at most one less than there are units; infinite where
+        no unit moves it.
     """
     influence = np.asarray(influence, dtype=float)
     largest = float(np.abs(influence).max(initial=0))
@@ -37,7 +38,8 @@ def freedom(influence) -> float:
     squares = np.square(influence / largest)
     total = float(squares.sum())
     excess = float(np.einsum("i,i", squares, squares)) / total**2 - 1 / len(squares)
-    return 2 / excess if excess > 1e-12 else np.inf
+    most = max(1, len(squares) - 1)
+    return min(2 / excess, most) if excess > 1e-12 else most
 
 
 # %% ../../nbs/4_modelling/03_influence.ipynb #fe686dff

@@ -21,6 +21,7 @@ from ..core.errors import UserError, WorkbenchError
 from ..core.settings import Workbench, open_workbench
 from ..execution.journal import log_metric, log_read
 from ..execution.record import Run
+from .censoring import effective_size
 from .drift import drift_table
 from .evaluation import log_predictions
 from .evidence import Evidence, measured, scored_rows
@@ -65,11 +66,13 @@ def _money(cut: Evidence, threshold: float | None, costs: Costs) -> dict:
     """What a period's decisions cost, and what its reviews found."""
     amount, who = cut.column("amount"), cut.column("entity")
     missed = costs.per_missed(amount, len(cut.rows))
-    found = {"nothing": float(missed @ cut.label)}
+    weight = cut.column("weight")
+    weight = np.ones(len(cut.rows)) if weight is None else weight
+    found = {"nothing": float((weight * missed) @ cut.label)}
     if threshold is not None and np.isfinite(threshold):
         plain = Rows("binary", cut.label.astype(float), cut.score, np.ones(len(cut.rows)))
         each = row_costs(plain, threshold, missed, costs.false_alarm)
-        cost, low, high = clustered_sum(each, who)
+        cost, low, high = clustered_sum(weight * each, who)
         found |= {"cost": cost, "cost_low": max(0.0, low) if low == low else low, "cost_high": high}
     if who is not None:
         day = cut.rows["at"].dt.normalize()
@@ -82,8 +85,8 @@ def _money(cut: Evidence, threshold: float | None, costs: Costs) -> dict:
 
 # %% ../../nbs/4_modelling/10_later.ipynb #907a0ad8
 def _drift(later: Later, now: pd.DataFrame, who: pd.Series) -> pd.DataFrame:
-    """Hold rows against those learned from; whole entities where both sides know theirs."""
-    both = later.learned_entity is not None and who.notna().all()
+    """Hold rows against those learned from; whole entities where both sides know some."""
+    both = later.learned_entity is not None and who.notna().any()
     return drift_table(
         later.learned[list(now)], now,
         reference_entity=later.learned_entity if both else None, current_entity=who.to_numpy() if both else None,
@@ -163,7 +166,12 @@ def policy_threshold(run: Run, wb: Workbench | None = None) -> float | None:
     if e.task != "binary":
         return None
     return best_threshold(
-        e.label, e.score, declared_costs(wb), amount=e.column("amount"), entity=e.column("entity")
+        e.label,
+        e.score,
+        declared_costs(wb),
+        amount=e.column("amount"),
+        entity=e.column("entity"),
+        weight=e.column("weight"),
     ).threshold
 
 
@@ -192,14 +200,29 @@ def later_words(
         words.append(
             f"Nothing is claimed for the last {open_}: labels that have not come in yet would count as good payments."
         )
+    if later.blocked:
+        words.insert(0, _censored(later))
     words += _without_labels(table, by) + _without_rows(table, by)
     if later.left_out:
         words.append(
             f"{later.left_out:,} rows of the period were left out: the model learned from them."
         )
-    if before and before.get("low") is not None and len(known):
+    told = not later.blocked or later.evidence.column("weight") is not None
+    if told and before and before.get("low") is not None and len(known):
         words.append(_against_before(later, known, before, by))
     return words if later.learned.empty else [*words, _moved_sentence(table, by)]
+
+
+def _censored(later: Later) -> str:
+    """Say first what blocked rows mean; nothing is held against what was, where nobody knows their chance."""
+    weight = later.evidence.column("weight")
+    if weight is None:
+        return (
+            f"Censored: {later.blocked}. Every figure here is of rows that were let pass, and says nothing of the others; "
+            "where the chance of that is known, name its column in settings.ini, [compare] propensity = …"
+        )
+    said = f"{int((weight > 0).sum()):,} rows are weighted, and worth {effective_size(weight):,.0f} equal ones"
+    return f"Censored: {later.blocked}. The other {said}."
 
 
 def _without_labels(table: pd.DataFrame, by: str) -> list[str]:
@@ -287,7 +310,7 @@ def record_later(
     rows = e.rows[part]
     if rows.empty:
         return pd.DataFrame(columns=["value", "low", "high", "note"])
-    names = [n for n in ("entity", "at", "amount") if rows[n].notna().all()]
+    names = [n for n in ("entity", "at", "amount", "weight") if rows[n].notna().any()]
     return log_predictions(
         rows["label"].astype(LABELS[e.task]).to_numpy(),
         e.score[part],

@@ -238,7 +238,8 @@ def review_curve(
         less what the false alarms cost), ``days``.
     """
     sizes = sizes or (10, 25, 50, 100, 200, 400)
-    frame = pd.DataFrame({"day": day, "card": entity, "label": label, "score": score})
+    who, _ = entity_units(entity)
+    frame = pd.DataFrame({"day": day, "card": who, "label": label, "score": score})
     frame["worth"] = costs.per_missed(amount, len(frame)) * frame["label"]
     cards = frame.groupby(["day", "card"], sort=True).agg(
         score=("score", "max"), bad=("label", "max"), worth=("worth", "sum")

@@ -36,6 +36,7 @@ from .notebook_spaces import notebook_space
 from .picking import picking_optimism
 from mlworkbench.modelling.studies import (
     DONE,
+    check_space,
     list_studies,
     name_objectives,
     open_study,
@@ -101,6 +102,7 @@ def _opened(plan: TrialPlan, about: str, space: dict, wb: Workbench) -> optuna.S
             f"study '{plan.study}' was begun with other code, fixed parameters or ranges, so its values cannot be compared",
             "Name another with --study, or leave the name out",
         )
+    check_space(opened, space)
     if not there:
         for name, value in (("about", about), ("metric", plan.metric)):
             opened.set_user_attr(name, value)

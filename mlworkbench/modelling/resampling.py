@@ -324,7 +324,8 @@ def _difference(pair: list, name: str, resampled: str, level: float) -> Differen
     low, high, p = student_interval(b - a, se, free if count >= 2 else 0, level, size)
     note = evidence_note(count, each[0].carried_by, evidence - 1, each[0].link)
     if np.isnan(low):
-        note = f"no interval: {int(count)} {each[0].carried_by} are too few to tell"
+        known = int(min(count, pair[0][0].units))  # what one entity alone carries cannot be counted
+        note = f"no interval: {known} {each[0].carried_by} are too few to tell"
     n, clusters = len(pair[0][0].rows.label), pair[0][0].units if resampled == "entities" else 0
     return Difference(
         name, b - a, low, high, p, n, clusters, resampled, note, se, a, b, evidence, *apart

@@ -224,7 +224,7 @@ def drift_section(e: Evidence) -> tuple[Section, list[str]]:
     train = e.data.rows["split"].isin(["train", "validation"]).to_numpy()
     before, mine = e.data.features[train], e.features
     ids = [None, None]
-    if e.column("entity") is not None and e.data.rows["entity"].notna().all():
+    if e.column("entity") is not None and e.data.rows["entity"].notna().any():
         ids = [e.data.rows["entity"][train].to_numpy(), e.rows["entity"].to_numpy()]
     table = drift_table(before, mine, reference_entity=ids[0], current_entity=ids[1])
     moved = table[table["moved"]]

@@ -27,6 +27,7 @@ from .search_plans import Plan
 from mlworkbench.modelling.studies import (
     DONE,
     attending,
+    check_space,
     going_on,
     held,
     lock_name,
@@ -65,6 +66,7 @@ def begin_study(plan: Plan, wb: Workbench, *, warm: bool = True) -> optuna.Study
             f"study '{plan.study}' was begun on other rows, folds or ranges, so its values cannot be compared",
             "Name another with study=, or leave the name out",
         )
+    check_space(study, plan.space)
     study.pruner = worse_half(STEP, 1)  # untuned CatBoost is known before anything is tried
     study.set_user_attr("about", plan.about)
     study.set_user_attr("metric", plan.metric)

@@ -158,7 +158,7 @@ def money_section(e: Evidence, wb: Workbench) -> tuple[Section, str]:
         ),
         "threshold": threshold_figure(curve, rows=n),
     }
-    words = [said, _declared_words(costs, given["amount"] is not None)]
+    words = [said, _declared_words(costs, e.rows["amount"])]
     if e.column("at") is not None and given["entity"] is not None:
         reviews = _daily_reviews(e, costs)
         words.append(_review_sentence(reviews.loc[costs.capacity], costs))
@@ -183,10 +183,12 @@ def _cost_sentence(best: BestThreshold, costs: Costs) -> str:
     return said if sure else f"{said} What it saves over the cheaper of these may be luck."
 
 
-def _declared_words(costs: Costs, with_amount: bool) -> str:
+def _declared_words(costs: Costs, amount: pd.Series) -> str:
     """On which declared costs all of it rests."""
-    flat = f"a flat {costs.missed:g} {costs.currency}, since rows have no amount"
-    of = "the amount" if with_amount else flat
+    without, flat = int(amount.isna().sum()), f"a flat {costs.missed:g} {costs.currency}"
+    of = "the amount" if without < len(amount) else f"{flat}, since rows have no amount"
+    if 0 < without < len(amount):
+        of += f" ({flat} missed where there is none, in {without:,} of {len(amount):,} rows)"
     return f"Declared in [costs]: a false alarm {costs.false_alarm:g} {costs.currency}, recovered {costs.recovered:.0%} of {of}, capacity {costs.capacity} a day."
 
 

@@ -60,6 +60,7 @@ def _row_counts(runs: "list[Run]", split: str, con: Any) -> dict[str, int]:
 
 # %% ../../nbs/4_modelling/07_sharing.ipynb #dd999f2c
 _BESIDE, _OTHERWISE = ("entity", "at", "amount", "weight"), "otherwise_"
+_NEAR = 1.2e-7  # what 32 bits leave of a number, as a share of it
 
 
 def _rows_of_all(runs: "list[Run]", split: str, con: Any) -> pd.DataFrame:
@@ -72,8 +73,11 @@ def _rows_of_all(runs: "list[Run]", split: str, con: Any) -> pd.DataFrame:
     beside = ", ".join(
         f'min("{c}") AS "{c}", min("{c}") <> max("{c}") AS {_OTHERWISE}{c}' for c in _BESIDE
     )
+    number = "CASE WHEN scores IS NULL THEN TRY_CAST(label AS DOUBLE) END"
+    near = f"count({number}) = count(*) AND max({number}) - min({number}) <= {_NEAR} * max(abs({number}))"
     return con.execute(
-        f"SELECT row_key, any_value(label) AS label, min(label) <> max(label) AS disputed, {beside}, {scores} "
+        f"SELECT row_key, max(label) FILTER (run = '{ids[0]}') AS label, "
+        f"min(label) <> max(label) AND NOT coalesce({near}, false) AS disputed, {beside}, {scores} "
         "FROM predictions WHERE split = ? AND run IN (SELECT unnest(?)) GROUP BY row_key HAVING count(DISTINCT run) = ? "
         "ORDER BY length(row_key), row_key",
         [split, ids, len(set(ids))],
@@ -183,9 +187,31 @@ class SharedRows:
     fewer: str = ""
 
 
-def _task(frame: pd.DataFrame, number: bool) -> tuple[str, np.ndarray, tuple]:
-    if frame["scores_0"].notna().any():
-        classes = tuple(sorted(frame["scores_0"].iloc[0]))
+def _known_classes(frame: pd.DataFrame, runs: "list[Run]") -> list[list[str]]:
+    """The classes of each run's scores; of none, where all gave one score a row."""
+    first = [frame[f"scores_{i}"].iloc[0] for i in range(len(runs))]
+    known = [sorted(f) if isinstance(f, dict) else [] for f in first]
+    if any(known) and not all(known):
+        many, one = (runs[[bool(k) for k in known].index(w)].name for w in (True, False))
+        raise UserError(
+            f"{many} gave each row a score for every class, and {one} gave it one score",
+            "Compare runs of one task",
+        )
+    return known
+
+
+def _unknown_classes(runs: "list[Run]", known: list[list[str]], classes: tuple) -> str:
+    """Say which runs have no score for some class."""
+    lack = {r.name: [c for c in classes if c not in k] for r, k in zip(runs, known, strict=True)}
+    return "".join(
+        f" {name} does not know {', '.join(c)}: its score there is 0."
+        for name, c in lack.items()
+        if c
+    )
+
+
+def _task(frame: pd.DataFrame, classes: tuple, number: bool) -> tuple[str, np.ndarray, tuple]:
+    if classes:
         return "multiclass", frame["label"].to_numpy(), classes
     if set(frame["label"].unique()) <= {"0", "1"} and not number:
         return "binary", frame["label"].astype(int).to_numpy(), ()
@@ -195,7 +221,7 @@ def _task(frame: pd.DataFrame, number: bool) -> tuple[str, np.ndarray, tuple]:
 def _scores(frame: pd.DataFrame, i: int, classes: tuple) -> np.ndarray:
     if not classes:
         return frame[f"score_{i}"].to_numpy()
-    return np.array([[row[c] for c in classes] for row in frame[f"scores_{i}"]])
+    return np.array([[row.get(c, 0.0) for c in classes] for row in frame[f"scores_{i}"]])
 
 
 # %% ../../nbs/4_modelling/07_sharing.ipynb #704d30c6
@@ -223,10 +249,13 @@ def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = N
     Raises
     ------
     UserError
-        A run has no predictions, they share no row, or they disagree on a label.
+        A run has no predictions, they share no row, they disagree on a label, or some gave a score
+        for every class and some did not.
     """
     frame = _shared_frame(runs, split, wb)
-    task, label, classes = _task(frame, runs[0].params.get("task") == "regression")
+    known = _known_classes(frame, runs)
+    classes = tuple(sorted({c for each in known for c in each}))
+    task, label, classes = _task(frame, classes, runs[0].params.get("task") == "regression")
     most = max(frame.attrs["counts"][r.run] for r in runs)
     fewer = f" Only the rows that all of them scored count: {len(frame):,} of {most:,}."
     weight = frame["weight"].fillna(1.0).to_numpy(float) if frame["weight"].notna().any() else None
@@ -240,7 +269,8 @@ def shared_rows(runs: "list[Run]", split: str = "test", wb: Workbench | None = N
         weight,
         frame,
         _what_is_shared(runs, fewer if most > len(frame) else "", split_reason(runs, wb).strip())
-        + frame.attrs["otherwise"],
+        + frame.attrs["otherwise"]
+        + _unknown_classes(runs, known, classes),
     )
 
 

@@ -28,6 +28,7 @@ from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from .comparison import Comparison
 from .curves import Scored
+from .money import declared_costs
 from .resampling import Difference
 from .style import DARK, LIGHT, template
 from .verdicts import higher_is_better
@@ -193,10 +194,10 @@ def sides_json(sides: Sides, most: int = 20) -> dict:
 
 
 def _worth(label: np.ndarray, amount: pd.Series, wb: Workbench) -> np.ndarray:
-    recovered, alarm = (float(wb.setting("costs", n)) for n in ("recovered", "false_alarm"))
+    costs = declared_costs(wb)
     if amount.isna().all():
         return np.full(len(label), np.nan)
-    return np.where(label == 1, amount.fillna(0).to_numpy(float) * recovered, -alarm)
+    return np.where(label == 1, costs.per_missed(amount, len(label)), -costs.false_alarm)
 
 
 def _fields(label: np.ndarray, one: np.ndarray, two: np.ndarray) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from ..data.column_roles import span
 from ..data.connections import lake_cursor, quoted
 from ..data.contracts import roles
 from ..execution.record import Run, get_run
+from .censoring import label_weights
 from .evidence import Evidence, run_dataset, run_model
 from .feature_kinds import feature_columns
 from .training import predict_scores
@@ -29,11 +30,12 @@ PERIODS = {"day": "D", "week": "W-SUN", "month": "M"}
 
 # %% ../../nbs/4_modelling/09_since.ipynb #87cfe8dc
 def _moment(name: str, text: str) -> dt.datetime | None:
-    """A date of the parameters."""
+    """A date of the parameters, or a moment; in UTC, as the rows are."""
     if not text:
         return None
     try:
-        return dt.datetime.fromisoformat(text).replace(tzinfo=None)
+        moment = dt.datetime.fromisoformat(text)
+        return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
     except ValueError as err:
         raise UserError(f"{name}={text} is no date", "Write YYYY-MM-DD") from err
 
@@ -98,6 +100,8 @@ class Later:
     learned_entity : ndarray or None
     tables : dict of str to int
         What the rows were read from: table to the snapshot of its last change.
+    blocked : str
+        How many rows were blocked and never showed their label, as a clause; empty where none was.
     """
 
     evidence: Evidence
@@ -107,6 +111,7 @@ class Later:
     delay: dt.timedelta
     learned_entity: Any = field(default=None, repr=False)
     tables: dict = field(default_factory=dict, repr=False)
+    blocked: str = ""
 
 
 # %% ../../nbs/4_modelling/09_since.ipynb #eea7427a
@@ -154,15 +159,17 @@ def later_rows(
             f"the model learned from all {int(seen.sum()):,} rows of this period",
             "Choose a later since=",
         )
-    changed = last_changes(snapshot, wb)
+    changed, key = last_changes(snapshot, wb), ",".join(_key(signature, table, snapshot, wb))
+    weight, blocked = label_weights(table, key, frame["mlw_row_key"].astype(str), wb)
     return Later(
-        _evidence(run, fitted, signature, frame),
+        _evidence(run, fitted, signature, frame, weight),
         learned,
         int(seen.sum()),
         pd.Timestamp(_moment("as_of", as_of) or newest),
         _delay(delay, table, wb),
         who,
         {name: changed[name.lower()] for name in (table, view) if name},
+        blocked,
     )
 
 
@@ -180,7 +187,7 @@ def _learned_from(run: Run, fitted: Any, signature: dict, wb: Workbench) -> tupl
     learned, who = learned.iloc[some], rows["entity"].iloc[some]
     learned = learned.assign(score=_one(predict_scores(fitted, learned, signature["task"])))
     known = set(rows["row_key"].astype(str))
-    return known, learned, None if who.isna().any() else who.to_numpy()
+    return known, learned, None if who.isna().all() else who.to_numpy()
 
 
 def _delay(text: str, table: str, wb: Workbench) -> dt.timedelta:
@@ -195,6 +202,12 @@ def _one(score: np.ndarray) -> np.ndarray:
 
 
 # %% ../../nbs/4_modelling/09_since.ipynb #721869ee
+def _key(signature: dict, table: str, snapshot: int, wb: Workbench) -> list[str]:
+    """The columns that name a row of the table; those of the model's own table where it has them."""
+    known = table_columns(table, snapshot, wb)
+    return list(roles(table, wb).key or [k for k in signature.get("key") or [] if k in known])
+
+
 def _read(
     run: Run,
     signature: dict,
@@ -208,7 +221,7 @@ def _read(
     """The rows of a period, with features, and the table's newest event."""
     known, role = table_columns(table, snapshot, wb), roles(table, wb)
     time, target = _time(run, table, wb), signature["target"]
-    key = list(role.key or [k for k in signature.get("key") or [] if k in known])
+    key = _key(signature, table, snapshot, wb)
     at = f"AT (VERSION => {snapshot})"
     named = {
         "label": (target, ""),
@@ -229,14 +242,42 @@ def _read(
     return frame, _newest(table, time, at, wb)
 
 
-def _evidence(run: Run, model: Any, signature: dict, frame: pd.DataFrame) -> Evidence:
-    """The scored rows in the report's form."""
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one class, whatever their types: 1, 1.0, true and the text 1."""
+    try:
+        return float(one) == float(other)
+    except (TypeError, ValueError):
+        return str(one) == str(other)
+
+
+def _classes_of(label: pd.Series, classes: tuple) -> pd.Series:
+    """Labels as the names of a model's classes, missing ones missing; what is no class keeps its own name."""
+    names = [str(c) for c in classes]
+    found = {}
+    for value in label.dropna().unique():
+        alike = [n for n, c in zip(names, classes, strict=True) if _same(value, c)]
+        found[value] = str(value) if str(value) in names or not alike else alike[0]
+    return label.map(found)
+
+
+def _evidence(
+    run: Run, model: Any, signature: dict, frame: pd.DataFrame, weight: np.ndarray | None
+) -> Evidence:
+    """The scored rows in the report's form; a row that was blocked has no label."""
     task, classes = signature["task"], tuple(signature["classes"])
     label = frame["mlw_label"]
+    if task != "regression":
+        label = _classes_of(label, classes)
     if task == "binary":
-        label = (label.astype(str) == str(classes[1])).astype(float).where(label.notna())
-    elif task == "multiclass":
-        label = label.astype(str).where(label.notna())
+        no, yes = map(str, classes)
+        if other := sorted({*label.dropna()} - {no, yes}):
+            raise UserError(
+                f"{signature['target']} is {other[0]} in some rows, and {run.name} tells {no} from {yes}",
+                "Give a table with the labels that the model was trained on",
+            )
+        label = (label == yes).astype(float).where(label.notna())
+    if weight is not None:
+        label = label.where(weight > 0)
     features = frame[list(signature["features"])]
     score = predict_scores(model, features, task)
     kept = {n: frame[f"mlw_{n}"] for n in ("entity", "at", "amount")}
@@ -246,7 +287,7 @@ def _evidence(run: Run, model: Any, signature: dict, frame: pd.DataFrame) -> Evi
             "label": label,
             "score": _one(score),
             **kept,
-            "weight": np.nan,
+            "weight": np.nan if weight is None else weight,
         }
     )
     return Evidence(run, task, rows, score, classes if task == "multiclass" else (), features)

@@ -15,6 +15,7 @@ __all__ = [
     "open_study",
     "name_objectives",
     "worse_half",
+    "check_space",
     "attending",
     "next_trial",
     "warm_start",
@@ -224,6 +225,40 @@ def worse_half(patience: int = 0, known: int = 4) -> optuna.pruners.BasePruner:
     )
 
 
+# %% ../../nbs/4_modelling/10_studies.ipynb #6d2f0a02
+def check_space(study: optuna.Study, space: dict) -> None:
+    """Refuse a space that has a parameter in another kind than the study's trials.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    space : dict
+        Parameter to Optuna's distribution.
+
+    Raises
+    ------
+    UserError
+    """
+    for trial in study.get_trials(deepcopy=False):
+        for name in trial.distributions.keys() & space.keys():
+            kept, asked = trial.distributions[name], space[name]
+            try:
+                optuna.distributions.check_distribution_compatibility(kept, asked)
+            except ValueError as err:
+                raise UserError(
+                    f"study '{study.study_name}' searches {name} in {_written(kept)}, which cannot become {_written(asked)}",
+                    f"Give {name} as the study has it, or name another study",
+                ) from err
+
+
+def _written(space: Any) -> str:
+    """A distribution as people write it."""
+    if choices := getattr(space, "choices", None):
+        return ",".join(map(str, choices))
+    whole = " (whole numbers)" * isinstance(space, optuna.distributions.IntDistribution)
+    return f"{space.low:g}:{space.high:g}{':log' * space.log}{whole}"
+
+
 # %% ../../nbs/4_modelling/10_studies.ipynb #c8a110f1
 DONE = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
@@ -298,6 +333,7 @@ def warm_start(study: optuna.Study, experiment: str, space: dict, most: int = 3)
     space : dict
         Only parameters within it are taken.
     most : int
+        Of so many studies, the newest.
 
     Returns
     -------
@@ -307,7 +343,7 @@ def warm_start(study: optuna.Study, experiment: str, space: dict, most: int = 3)
     study.set_user_attr("experiment", experiment)
     if study.get_trials(deepcopy=False):
         return []
-    found = []
+    found: dict[str, dict] = {}
     for other in optuna.get_all_study_summaries(study._storage):
         alike = other.user_attrs.get("experiment") == experiment and len(other.directions) == 1
         if not alike or other.study_name == study.study_name or other.best_trial is None:
@@ -316,10 +352,12 @@ def warm_start(study: optuna.Study, experiment: str, space: dict, most: int = 3)
             n: v for n, v in other.best_trial.params.items()
             if n in space and space[n]._contains(space[n].to_internal_repr(v))
         }  # fmt: skip
-        if set(inside) == set(space) and inside not in found:
-            found.append(inside)
-            study.enqueue_trial(inside, user_attrs={"warm_from": other.study_name})
-    return found[-most:]
+        if set(inside) == set(space) and inside not in found.values():
+            found[other.study_name] = inside
+    newest = dict(list(found.items())[-most:])
+    for name, inside in newest.items():
+        study.enqueue_trial(inside, user_attrs={"warm_from": name})
+    return list(newest.values())
 
 
 # %% ../../nbs/4_modelling/10_studies.ipynb #c08d3f6a

@@ -109,14 +109,18 @@ def _of_trial(plan: TrialPlan, number: int, wb: Workbench) -> Run | None:
 
 # %% ../../nbs/4_modelling/11_trials.ipynb #c5acd0a9
 def run_value(run: Run, metric: str, wb: Workbench) -> tuple[float | None, str]:
-    """The value of a trial's run and the split it was measured on; None where there is none."""
+    """The value of a trial's run and the split it was measured on; None, and no split, where there is none.
+
+    What was logged last and is no finite number is None with its split.
+    """
     with reading(wb) as db:
         where = (metrics.c.run == run.run) & metrics.c.name.in_((metric, "objective"))
         rows = db.execute(sa.select(metrics).where(where).order_by(metrics.c.step)).all()
     for name, split in ((metric, "validation"), (metric, "test"), ("objective", "validation")):
         found = [r.value for r in rows if r.name == name and r.split == split]
-        if found and found[-1] is not None and np.isfinite(found[-1]):
-            return float(found[-1]), split
+        if found:
+            last = found[-1] if found[-1] is not None else np.nan
+            return (float(last) if np.isfinite(last) else None), split
     return None, ""
 
 
@@ -181,6 +185,10 @@ def _carry_out(study: optuna.Study, trial: optuna.Trial, plan: TrialPlan, wb: Wo
         raise
     run = _of_trial(plan, trial.number, wb)
     value, split = run_value(run, plan.metric, wb)
+    if value is None and split:
+        told = f"the '{plan.metric}' of run {run.name} ({run.run}) is no finite number"
+        _not_finished(study, trial, WorkbenchError(told, "Look at its curve"), plan, wb)
+        return
     if value is None:
         study.tell(trial, state=TrialState.FAIL)
         raise UserError(

@@ -185,7 +185,7 @@ def _on_validation(data: Dataset, tuned: Tuned, seed: int, threads: int) -> Diff
     scores = [predict_scores(model, x_held, problem.task, threads) for model in models]
     found = paired(
         problem.task, held["label"].to_numpy(), *scores, metrics=[tuned.metric], resamples=1000,
-        entity=held["entity"].to_numpy() if problem.entity and held["entity"].notna().all() else None,
+        entity=held["entity"].to_numpy() if problem.entity else None,
         classes=problem.classes if problem.task == "multiclass" else None,
         weight=held["weight"].to_numpy() if "weight" in held else None,
     )  # fmt: skip

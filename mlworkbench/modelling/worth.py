@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..core.errors import UserError
 from ..core.settings import Workbench
@@ -84,7 +85,7 @@ def money_difference(
     one, two = (f.astype(float) for f in flagged[:2])
     return paired(
         "binary", shared.label, one, two, threshold=0.5, metrics=["cost"], entity=shared.entity,
-        weight=shared.weight, costs=(amount.fillna(0).to_numpy(float) * costs.recovered, costs.false_alarm), **drawn,
+        weight=shared.weight, costs=(costs.per_missed(amount, len(amount)), costs.false_alarm), **drawn,
     ).get("cost")  # fmt: skip
 
 
@@ -143,10 +144,16 @@ def declared_worth(worth: "float | str | None", shared: SharedRows, wb: Workbenc
         raise UserError(f"worth = {text} is not a difference worth acting on", hint) from err
     if number == text:
         return Worth(value)
-    at = shared.frame["at"]
-    days = 0.0 if at.isna().any() else (at.max() - at.min()).total_seconds() / 86_400
+    days = _days(shared.frame["at"])
     if days <= 0:
         raise UserError(
             f"worth = {text} is money a month, and these rows have no time", "Give it in the metric"
         )
     return Worth(value, f"{currency} a month", DAYS_A_MONTH / days)
+
+
+def _days(at: pd.Series) -> float:
+    """How many days rows span; dates without a time of day are whole days, the last one too."""
+    if at.isna().any():
+        return 0.0
+    return (at.max() - at.min()) / pd.Timedelta(days=1) + bool((at == at.dt.normalize()).all())
