@@ -58,6 +58,7 @@ def test_every_figure_has_the_one_style(dark):
         layout = figure.layout
         assert layout.title.text and layout.title.subtitle.text, name
         assert layout.xaxis.title.text, name
+        assert layout.height, f"{name}: JupyterLab gives 360 pixels to a figure that does not say"
         assert layout.template.layout.paper_bgcolor == theme.ground
         assert layout.template.layout.font.size == 13
         assert layout.template.layout.font.color == theme.ink
@@ -226,6 +227,46 @@ def test_a_browser_draws_it_without_a_network(tmp_path):
         timeout=120,
     )
     assert "main-svg" in shot.stdout and '<img src="x"' not in shot.stdout
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A function that draws a figure in a browser, and returns where its legend and its words stand."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not shutil.which("chromium"):
+        pytest.skip("needs Debian's chromium")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        seen = browser.new_page(viewport={"width": 900, "height": 800})
+
+        def draw(figure):
+            (tmp_path / "figure.html").write_text(page(figure))
+            seen.goto(f"file://{tmp_path}/figure.html")
+            seen.wait_for_selector(".xtitle")
+            return seen
+
+        yield draw
+        browser.close()
+
+
+@pytest.mark.parametrize("height", [260, 400])
+def test_a_legend_lies_over_no_words_however_low_the_figure_is(drawn, height):
+    seen = drawn(roc(runs(6)).update_layout(height=height))
+    legend = seen.locator(".legend").bounding_box()
+    assert legend["y"] + legend["height"] <= height + 8 + 1  # inside, but for the page's own margin
+    for words in seen.locator(".xtitle, .xtick text").all():
+        box = words.bounding_box()
+        assert box["y"] + box["height"] <= legend["y"] + 1, words.text_content()
+
+
+def test_no_tick_of_an_axis_in_decades_says_zero(drawn):
+    rng = np.random.default_rng(0)
+    label = (rng.random(20_000) < 0.01) * 1
+    loud = Scored("loud", label, 1 / (1 + np.exp(12 - 4 * label - 3 * rng.normal(size=20_000))))
+    said = drawn(calibration([loud])).locator(".xtick text").all_text_contents()
+    assert len(said) >= 4 and len(set(said)) == len(said) and "0%" not in said
 
 
 def test_bands_hold_the_truth_where_a_card_brings_many_rows(torture):

@@ -46,7 +46,7 @@ from .metrics import entity_units, text_order
 from .probability_figures import calibration, score_histogram
 from .problems import Problem
 from .resampling import Interval, how_sure, intervals
-from .style import template
+from .style import blank_figure
 
 
 # %% ../../nbs/4_modelling/07_evaluation.ipynb #52dfc98c
@@ -333,42 +333,33 @@ def _confusion(label: np.ndarray, score: np.ndarray, classes: tuple) -> go.Figur
     np.add.at(counts, (true, score.argmax(axis=1)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shown = [html.escape(n, quote=False) for n in names]
-    figure = go.Figure(layout={"template": template()})
+    said = f"{len(label):,} rows, shares of each true class"
+    figure = blank_figure("What was taken for what", said, "predicted", "true", dark=False)
     figure.add_heatmap(
-        z=shares, x=shown, y=shown, zmin=0, zmax=1, colorscale="Blues", customdata=counts, texttemplate="%{z:.0%}",
-        hovertemplate="%{y} taken for %{x}<br>%{z:.1%}, %{customdata:,} rows<extra></extra>",
+        z=shares, x=shown, y=shown, zmin=0, zmax=1, colorscale="Blues", showscale=False, customdata=counts,
+        texttemplate="%{z:.0%}", hovertemplate="%{y} taken for %{x}<br>%{z:.1%}, %{customdata:,} rows<extra></extra>",
     )  # fmt: skip
-    title = {
-        "text": "What was taken for what",
-        "subtitle": {"text": f"{len(label):,} rows, shares of each true class"},
-    }
-    figure.update_yaxes(autorange="reversed", type="category", title="true")
-    return figure.update_xaxes(type="category", title="predicted").update_layout(title=title)
+    figure.update_yaxes(autorange="reversed", type="category", ticksuffix="  ")
+    return figure.update_xaxes(type="category")
 
 
 def _regression_figures(label: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     """Draw prediction against truth, and the residuals' distribution."""
     shown = np.unique(np.linspace(0, len(label) - 1, min(len(label), 2000)).astype(int))
     ends = [float(min(label.min(), score.min())), float(max(label.max(), score.max()))]
-    against = go.Figure(layout={"template": template()})
+    said = f"{len(label):,} rows, {len(shown):,} shown; dotted: right"
+    against = blank_figure("Truth against prediction", said, "predicted", "true", dark=False)
     against.add_scattergl(
         x=score[shown], y=label[shown], mode="markers", marker={"size": 4, "opacity": 0.5}
     )
     against.add_scatter(
         x=ends, y=ends, mode="lines", line={"width": 1, "dash": "dot"}, hoverinfo="skip"
     )
-    said = f"{len(label):,} rows, {len(shown):,} shown; dotted: right"
-    against.update_layout(title={"text": "Truth against prediction", "subtitle": {"text": said}})
-    against.update_xaxes(title="predicted").update_yaxes(title="true")
     count, edges = np.histogram(label - score, bins=40)
-    residuals = go.Figure(layout={"template": template()})
+    said = "true less predicted, share of rows"
+    residuals = blank_figure("Residuals", said, "true less predicted", "share of rows", dark=False)
     residuals.add_bar(x=(edges[1:] + edges[:-1]) / 2, y=count / len(label), width=np.diff(edges))
-    residuals.update_layout(
-        title={"text": "Residuals", "subtitle": {"text": "true less predicted, share of rows"}}
-    )
-    residuals.update_xaxes(title="true less predicted").update_yaxes(
-        tickformat=".0%", title="share of rows"
-    )
+    residuals.update_yaxes(tickformat=".0%")
     return {"predicted": against, "residuals": residuals}
 
 

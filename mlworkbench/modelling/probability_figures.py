@@ -54,7 +54,7 @@ def _on_decades(figure: go.Figure, ends: list[float], dark: bool) -> go.Figure:
     draw_chance(figure, ends, ends, dark)
     span = [math.log10(v) for v in ends]
     steps = 1 if span[1] - span[0] > 2.5 else "D2"  # few decades: 2 and 5 are named as well
-    looks = {"type": "log", "range": span, "dtick": steps, "tickformat": ".3~%"}
+    looks = {"type": "log", "range": span, "dtick": steps, "tickformat": ".3~p"}
     figure.update_xaxes(**looks).update_yaxes(**looks)
     label_lines(figure)
     return figure
@@ -154,7 +154,10 @@ def score_histogram(run: Scored, *, subject: str = "Positives", dark: bool = Fal
     low, wide = float(edges[0]), float(np.ptp(edges))
     figure.update_xaxes(range=[low - 0.02 * wide, low + 1.02 * wide])
     if crowded:
-        ticks = {"tickvals": _in_log_odds(_NAMED), "ticktext": [f"{v:.5g}" for v in _NAMED]}
+        ticks = {
+            "tickvals": _in_log_odds(_NAMED),
+            "ticktext": [np.format_float_positional(v) for v in _NAMED],
+        }
         figure.update_xaxes(title_text="score, even in log odds", **ticks)
     figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
     label_lines(figure)

@@ -110,8 +110,8 @@ def template(dark: bool = False) -> go.layout.Template:
         },
         hoverlabel={"font": {"family": FONT, "size": 12}},
         legend={
-            "bgcolor": "rgba(0,0,0,0)", "orientation": "h", "y": -0.2, "yanchor": "top",
-            "traceorder": "normal",
+            "bgcolor": "rgba(0,0,0,0)", "orientation": "h", "yref": "container", "y": 0,
+            "yanchor": "bottom", "traceorder": "normal",
         },
         modebar={
             "orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": theme.muted,
@@ -210,7 +210,8 @@ def shown_text(name) -> str:
 
 def blank_figure(title: str, subtitle: str, x: str, y: str, dark: bool, **layout) -> go.Figure:
     """Return an empty figure with its words; `layout` goes to Plotly as it is."""
-    figure = go.Figure(layout={"template": template(dark)})
+    look = template(dark)
+    figure = go.Figure(layout={"template": look, "height": look.layout.height})
     figure.update_layout(
         title={"text": title, "subtitle": {"text": subtitle}}, xaxis_title=x, yaxis_title=y
     )
