@@ -664,6 +664,36 @@ def test_the_job_evaluate(trained):
             run("evaluate", wb=wb, **wrong)
 
 
+def test_costs_without_an_interval_and_groups_of_numbers_are_told_in_words(wb):
+    n, rng = 4000, np.random.default_rng(5)
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(n),
+            "sex": rng.choice([1.0, 2.0], n),
+            "age": rng.integers(20, 80, n),
+            "amount": 10.0,
+        }
+    )
+    frame["y"] = (rng.random(n) < 0.3) * 1
+    score = np.where(frame["y"] == 1, 0.5, 0.4) + rng.random(n) / 2
+    lost = int(frame.index[frame["y"] == 1][0])  # one loss, and next to nothing beside it
+    frame.loc[lost, "amount"], score[lost] = 1e6, 0.01
+    frame.loc[lost, ["sex", "age"]] = np.nan, 20
+    ingest(frame, table="odd", key="id", wb=wb)
+    with write_lake("roles", wb=wb) as write:
+        declare_roles(write.con, "odd", amount="amount", sensitive=["sex", "age"])
+    run = open_run(values={"table": "odd", "target": "y", "key": "id"}, wb=wb)
+    log_predictions(frame["y"], score, key=frame["id"], amount=frame["amount"], run=run.run, wb=wb)
+    found = evaluate(run.run, wb=wb)
+    money = next(f for f in found.findings if f.startswith("Stopping"))
+    assert "no interval" in money and "saves nothing over stopping all" in money
+    groups = {name: set(found.table(f"groups of {name}")["group"]) for name in ("sex", "age")}
+    assert groups["sex"] == {"1", "2", "(missing)"}
+    assert all(" to " in g and g.replace(" to ", "").isdigit() for g in groups["age"])
+    rates = next(s.figures["fairness sex"] for s in found.sections if "fairness sex" in s.figures)
+    assert rates.layout.xaxis.tickformat == "~%"  # 99.85% and 99.9% are not both 100%
+
+
 def test_groups_of_a_task_without_yes_or_no_and_blocked_rows_are_told(wb):
     n, rng = 3000, np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -21,7 +21,7 @@ from .slices import holm, p_words
 RATES = {
     "selection_rate": "stopped",
     "true_positive_rate": "of the positives stopped",
-    "false_positive_rate": "of the others stopped",
+    "false_positive_rate": "of the negatives stopped",
     "precision": "of the stopped positive",
     "accuracy": "right",
 }
@@ -111,13 +111,20 @@ def _moved(top: np.ndarray, bottom: np.ndarray) -> tuple[float, np.ndarray, int]
 
 
 # %% ../../nbs/4_modelling/08_fairness.ipynb #a342c8d3
+def _chance(apart: float, error: float, units: int) -> float:
+    """How often chance alone sets a group so far apart; where nothing varies, always or never."""
+    if error == 0:
+        return float(apart == 0)
+    return float(2 * stats.t.sf(abs(apart) / error, units - 1))
+
+
 def _against_rest(top: np.ndarray, bottom: np.ndarray, g: int, level: float, least: int) -> dict:
     """One group's rate, with its interval, against that of all other groups together."""
     own = _moved(top[:, g], bottom[:, g])
     rest = _moved(np.delete(top, g, axis=1).sum(axis=1), np.delete(bottom, g, axis=1).sum(axis=1))
     units = min(own[2], rest[2])
     apart, error = own[0] - rest[0], float(np.sqrt(((own[1] - rest[1]) ** 2).sum()))
-    known = units >= least and np.isfinite(apart) and error > 0
+    known = units >= least and bool(np.isfinite(apart))
     half = float(stats.t.ppf((1 + level) / 2, max(1, units - 1)) * np.sqrt((own[1] ** 2).sum()))
     return {
         "value": own[0],
@@ -125,7 +132,7 @@ def _against_rest(top: np.ndarray, bottom: np.ndarray, g: int, level: float, lea
         "high": min(1.0, own[0] + half) if units > 1 else np.nan,
         "rest": rest[0],
         "difference": apart,
-        "p": float(2 * stats.t.sf(abs(apart) / error, units - 1)) if known else np.nan,
+        "p": _chance(apart, error, units) if known else np.nan,
         "note": "" if known else f"stands on {units} units: no claim",
     }
 

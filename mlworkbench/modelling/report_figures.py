@@ -216,7 +216,7 @@ def interval_rows(
         tickvals=list(range(len(shown))), ticktext=names, range=[len(shown) - 0.4, -0.6], showgrid=False,
         tickfont={"size": 12, "color": theme.ink},
     )  # fmt: skip
-    return figure.update_xaxes(tickformat=".0%" if percent else "~g")
+    return figure.update_xaxes(tickformat="~%" if percent else "~g")
 
 
 # %% ../../nbs/4_modelling/07_report_figures.ipynb #32bad467
@@ -258,7 +258,7 @@ def weeks_figure(
         _shade_open(figure, at, ~weeks["matured"].to_numpy(dtype=bool), theme)
     shown = at[:: -(-len(at) // 9)]
     figure.update_yaxes(
-        tickformat=".0%" if percent else ",~g", rangemode="tozero" if least else "normal"
+        tickformat="~%" if percent else ",~g", rangemode="tozero" if least else "normal"
     )
     return figure.update_xaxes(
         tickvals=shown, ticktext=[f"{d:%d %b}<br>{d:%Y}" for d in shown], type="date"

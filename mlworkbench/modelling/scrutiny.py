@@ -36,7 +36,14 @@ from .learning import learning_curve
 from .recalibration import own_chances
 from .report_figures import drift_figure, interval_rows
 from .reporting import Section
-from .slices import METRIC, p_words, slice_masks, slice_table
+from mlworkbench.modelling.slices import (
+    METRIC,
+    edge_text,
+    p_words,
+    slice_masks,
+    slice_table,
+    value_text,
+)
 from .style import metric_label
 
 
@@ -139,9 +146,12 @@ def fairness_section(
 
 def _groups(column: pd.Series) -> np.ndarray:
     """The group of each row: a value, or the quarter that a number with many values lies in."""
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > 8:
-        column = pd.qcut(column, 4, duplicates="drop").astype(str)
-    return column.to_numpy(dtype=object)
+    if not pd.api.types.is_numeric_dtype(column) or column.nunique() <= 8:
+        return column.map(value_text, na_action="ignore").to_numpy(dtype=object)
+    quarter = pd.qcut(column, 4, labels=False, duplicates="drop")
+    ends = column.groupby(quarter).agg(["min", "max"])
+    names = {q: f"{edge_text(low)} to {edge_text(high)}" for q, low, high in ends.itertuples()}
+    return quarter.map(names).to_numpy(dtype=object)
 
 
 def _rates_figure(name: str, groups: pd.DataFrame) -> go.Figure:

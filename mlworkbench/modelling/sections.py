@@ -178,8 +178,13 @@ def _cost_sentence(best: BestThreshold, costs: Costs) -> str:
     if not np.isfinite(best.threshold):
         return f"At these costs no threshold beats stopping nothing ({nothing})."
     cost, low, high = (_money(v, costs) for v in (best.cost, best.low, best.high))
-    said = f"Stopping at a score of {best.threshold:.4g} or more costs {cost} on rows that did not choose it ({low} to {high}); stopping nothing costs {nothing}, stopping all {everything}."
-    sure = best.high < min(best.nothing, best.everything)
+    spread = f"{low} to {high}" if np.isfinite(best.high) else "one loss is most of it: no interval"
+    said = f"Stopping at a score of {best.threshold:.4g} or more costs {cost} on rows that did not choose it ({spread}); stopping nothing costs {nothing}, stopping all {everything}."
+    cheaper = min(best.nothing, best.everything)
+    if best.cost >= cheaper:
+        plain = "nothing" if best.nothing == cheaper else "all"
+        return f"{said} There it saves nothing over stopping {plain}."
+    sure = best.high < cheaper
     return said if sure else f"{said} What it saves over the cheaper of these may be luck."
 
 
