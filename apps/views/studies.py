@@ -23,7 +23,9 @@ best = table[table["state"] == "complete"].head(1)
 with st.container(border=True, horizontal=True, vertical_alignment="center", gap="large"):
     if len(best):
         value = f"{best['value'].iloc[0]:.4f}"
-        figure_words("best so far", value, note=f"trial {best['trial'].iloc[0]}, on the rows of trials")
+        figure_words(
+            "best so far", value, note=f"trial {best['trial'].iloc[0]}, on the rows of trials"
+        )
     said = ", ".join(f"{n} {TRIAL_WORDS.get(s, s)}" for s, n in counts.items())
     figure_words("trials", f"{len(table):,}", note=said)
     tuned = (
