@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from mlworkbench.core.errors import UserError
 from mlworkbench.data import features as ft
+from mlworkbench.data.feature_checks import check_columns, check_numbers
 from mlworkbench.data.features import (
     FeatureView,
     calendar,
-    check_columns,
     check_late,
-    check_numbers,
     column,
     count,
     decayed,

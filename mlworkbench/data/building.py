@@ -42,13 +42,11 @@ from .commits import write_lake
 from .computing import compute_view, parts_needed
 from .connections import lake_cursor, quoted
 from .contracts import roles
+from .feature_checks import check_columns, check_forbidden, check_numbers
 from mlworkbench.data.features import (
     Feature,
     FeatureView,
-    check_columns,
-    check_forbidden,
     check_late,
-    check_numbers,
     definition,
     definition_hash,
 )

@@ -23,27 +23,25 @@ __all__ = [
     "expression",
     "column",
     "calendar",
+    "columns_used",
     "FeatureView",
-    "check_numbers",
-    "check_forbidden",
     "check_late",
     "definition",
     "definition_hash",
-    "check_columns",
 ]
 
-# %% ../../nbs/2_data/07_features.ipynb #16d13d1e
+# %% ../../nbs/2_data/07_features.ipynb #1938199a
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from ..core.errors import UserError, nearest
 from .connections import quoted
 from .expressions import columns_read
 
-# %% ../../nbs/2_data/07_features.ipynb #04e41fd6
+# %% ../../nbs/2_data/07_features.ipynb #bb886992
 _UNITS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
 
 
@@ -74,7 +72,7 @@ def microseconds(text: str) -> int:
     return int(found[1]) * _UNITS[found[2]] * 1_000_000
 
 
-# %% ../../nbs/2_data/07_features.ipynb #220139cd
+# %% ../../nbs/2_data/07_features.ipynb #d95f70b1
 @dataclass(frozen=True)
 class Feature:
     """One column of a feature view.
@@ -115,12 +113,14 @@ class Feature:
     half_life: str = ""
 
 
+# %% ../../nbs/2_data/07_features.ipynb #c032e59f
 def window_rows(window: str) -> int | None:
     """The length of a window counted in rows, else None."""
     found = re.fullmatch(r"\s*(-?\d+)\s*rows?\s*", window.lower())
     return int(found[1]) if found else None
 
 
+# %% ../../nbs/2_data/07_features.ipynb #4ea447ae
 def _short(length: str) -> str:
     """``7 days`` as ``7d``, for names."""
     number, unit = re.fullmatch(r"\s*(-?\d*)\s*([a-z]*?)s?\s*", length.lower()).groups()
@@ -140,7 +140,7 @@ def _windowed(kind, column, by, window, delay, name, current=True, of=None, half
     return Feature(name, kind, column, by, window, delay, current, of=of, half_life=half)
 
 
-# %% ../../nbs/2_data/07_features.ipynb #ae6ff3f5
+# %% ../../nbs/2_data/07_features.ipynb #30c9c8f9
 By = str | tuple[str, ...]
 
 
@@ -163,6 +163,7 @@ def mean(
     return _windowed("mean", column, by, window, delay, name, current)
 
 
+# %% ../../nbs/2_data/07_features.ipynb #93130217
 def lowest(
     column: str, by: By, window: str, *, delay: str = "", name: str = "", current: bool = True
 ) -> Feature:
@@ -184,6 +185,7 @@ def deviation(
     return _windowed("std", column, by, window, delay, name, current)
 
 
+# %% ../../nbs/2_data/07_features.ipynb #86413976
 def share(
     column: str,
     by: By,
@@ -205,7 +207,7 @@ def distinct(
     return _windowed("distinct", column, by, window, delay, name, current)
 
 
-# %% ../../nbs/2_data/07_features.ipynb #f87275be
+# %% ../../nbs/2_data/07_features.ipynb #cf788908
 def last(column: str, by: By, window: str = "all", *, delay: str = "", name: str = "") -> Feature:
     """Take the newest filled value before this row."""
     return _windowed("last", column, by, window, delay, name, current=False)
@@ -235,7 +237,7 @@ def decayed(
     return _windowed("decayed", column, by, window, delay, name, current, half=half_life)
 
 
-# %% ../../nbs/2_data/07_features.ipynb #296c782e
+# %% ../../nbs/2_data/07_features.ipynb #adea6b18
 def expression(name: str, sql: str) -> Feature:
     """Compute a column from this row alone: its columns and the features declared before."""
     return Feature(name, "expression", sql=sql)
@@ -246,6 +248,7 @@ def column(name: str) -> Feature:
     return expression(name, quoted(name))
 
 
+# %% ../../nbs/2_data/07_features.ipynb #291cdc2f
 _CALENDAR = {
     "hour": "hour({t})",
     "weekday": "isodow({t})",
@@ -280,7 +283,15 @@ def calendar(part: str, time: str, *, name: str = "") -> Feature:
     return expression(name or part, _CALENDAR[part].format(t=moment))
 
 
-# %% ../../nbs/2_data/07_features.ipynb #42a21666
+# %% ../../nbs/2_data/07_features.ipynb #3663285d
+def columns_used(feature: Feature) -> frozenset[str]:
+    """The columns that a feature reads or groups by."""
+    if feature.kind == "expression":
+        return columns_read(feature.sql)
+    return frozenset({feature.column, *feature.by} - {""})
+
+
+# %% ../../nbs/2_data/07_features.ipynb #fed49801
 @dataclass(frozen=True)
 class FeatureView:
     """Features over one table, declared once.
@@ -328,7 +339,7 @@ class FeatureView:
         check_late(self, self.late)
 
 
-# %% ../../nbs/2_data/07_features.ipynb #98cd5ba1
+# %% ../../nbs/2_data/07_features.ipynb #1ba2d238
 def _check_window(view: str, feature: Feature) -> None:
     """Refuse a window that has no length, and a delay that reaches into the future."""
     if feature.kind == "expression":
@@ -354,58 +365,15 @@ def _check_window(view: str, feature: Feature) -> None:
         )
 
 
-def check_numbers(view: FeatureView, types: Mapping[str, str]) -> None:
-    """Refuse to add or average texts.
-
-    Parameters
-    ----------
-    view : FeatureView
-        The view.
-    types : mapping of str to str
-        Column of its table to type.
-
-    Raises
-    ------
-    UserError
-        Names the feature and the column.
-    """
-    texts = {name.lower() for name, kind in types.items() if kind == "VARCHAR"}
-    for feature in view.features:
-        if (
-            feature.kind in ("sum", "mean", "std", "ratio", "decayed")
-            and feature.column.lower() in texts
-        ):
-            raise UserError(
-                f"feature '{feature.name}' of view '{view.name}' takes the {feature.kind} of "
-                f"'{feature.column}', which is text",
-                "Use distinct, share or last for it",
-            )
-
-
-def check_forbidden(view: FeatureView, forbidden: Iterable[str]) -> None:
-    """Refuse features made of a column that its contract calls forbidden; to group by it is allowed.
-
-    Parameters
-    ----------
-    view : FeatureView
-        The view.
-    forbidden : iterable of str
-        Columns of its table.
-
-    Raises
-    ------
-    UserError
-        Names the feature and the column.
-    """
-    never = {name.lower() for name in forbidden}
-    for feature in view.features:
-        used = columns_read(feature.sql) if feature.kind == "expression" else {feature.column}
-        for name in sorted(n for n in used if n.lower() in never):
-            raise UserError(
-                f"feature '{feature.name}' of view '{view.name}' is made of '{name}', which the "
-                f"contract of '{view.table}' says is never a feature",
-                f"Leave it out, or take the role forbidden off {name} in contracts/{view.table}.yaml",
-            )
+# %% ../../nbs/2_data/07_features.ipynb #a1fd6159
+def _in_time(feature: Feature, name: str, length: str) -> bool:
+    """Whether a feature reads a late column only when it is known; an empty length: some time."""
+    if feature.kind in ("expression", "ratio"):  # both look at the row itself
+        return False
+    if name.lower() in {b.lower() for b in feature.by}:
+        return False
+    waits = microseconds(feature.delay) if feature.delay else 0
+    return waits >= (microseconds(length) if length else 1)
 
 
 def check_late(view: FeatureView, late: Mapping[str, str]) -> None:
@@ -426,24 +394,20 @@ def check_late(view: FeatureView, late: Mapping[str, str]) -> None:
     """
     after = {name.lower(): (name, length) for name, length in late.items()}
     for feature in view.features:
-        aggregates = feature.kind != "expression"
-        used = {feature.column, *feature.by} if aggregates else columns_read(feature.sql)
-        for name, length in (after[u.lower()] for u in sorted(used) if u.lower() in after):
-            waits = microseconds(feature.delay) if feature.delay else 0
-            needed = microseconds(length) if length else 1
-            grouped = name.lower() in {b.lower() for b in feature.by}
-            own = feature.kind == "ratio"  # divides what the row itself holds
-            if aggregates and not grouped and waits >= needed and not own:
+        used = (after[u.lower()] for u in sorted(columns_used(feature)) if u.lower() in after)
+        for name, length in used:
+            if _in_time(feature, name, length):
                 continue
+            waits = feature.delay and feature.kind != "ratio"
             raise UserError(
                 f"feature '{feature.name}' of view '{view.name}' would read the future: it uses "
-                f"'{name}' {f'after {feature.delay}' if feature.delay and not own else 'at the event itself'}, "
+                f"'{name}' {f'after {feature.delay}' if waits else 'at the event itself'}, "
                 f"but that is known only {f'{length} ' if length else ''}later",
                 f'Use it in a window with delay="{length or "7 days"}", or leave it out',
             )
 
 
-# %% ../../nbs/2_data/07_features.ipynb #79849c17
+# %% ../../nbs/2_data/07_features.ipynb #7ace5c1a
 def definition(view: FeatureView) -> str:
     """Write a view's definition as JSON, the same text for the same definition."""
     return json.dumps(asdict(view), sort_keys=True, ensure_ascii=False)
@@ -452,42 +416,3 @@ def definition(view: FeatureView) -> str:
 def definition_hash(view: FeatureView) -> str:
     """The SHA-256 of a view's definition, in hexadecimal."""
     return hashlib.sha256(definition(view).encode()).hexdigest()
-
-
-def check_columns(view: FeatureView, columns: Iterable[str]) -> None:
-    """Refuse a view that reads columns which its table does not have.
-
-    Parameters
-    ----------
-    view : FeatureView
-        The view.
-    columns : iterable of str
-        The table's columns.
-
-    Raises
-    ------
-    UserError
-        Names the column and the nearest right one.
-    """
-    columns = list(columns)
-    known = {name.lower() for name in columns}
-    for name in (view.key, view.time):
-        if name.lower() not in known:
-            raise UserError(
-                f"view '{view.name}' needs the column '{name}', which table '{view.table}' lacks",
-                nearest(name, columns) + f'; over a view, add column("{name}") to that view',
-            )
-    for feature in view.features:
-        used = (
-            columns_read(feature.sql)
-            if feature.kind == "expression"
-            else {feature.column, *feature.by}
-        )
-        for name in sorted(used - {""}):
-            if name.lower() not in known:
-                raise UserError(
-                    f"feature '{feature.name}' of view '{view.name}' reads the column '{name}', "
-                    f"which table '{view.table}' lacks",
-                    nearest(name, columns),
-                )
-        known.add(feature.name.lower())
