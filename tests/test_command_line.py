@@ -424,6 +424,20 @@ def test_every_command_has_help_with_an_example():
     assert code == 0 and all(f" {path[0]} " in out for path, _ in commands(cli))
 
 
+def test_the_help_on_contracts_can_be_copied_and_names_every_role():
+    from mlworkbench.data.odcs import ROLES, read_contract
+
+    code, out, _ = mlworkbench("contract", "--help", cwd=Path.cwd())
+    above, _, roles = out.partition("A role is")
+    assert code == 0 and all(role in roles for role in ROLES)
+    head = "apiVersion: v3.2.0\nkind: DataContract\nid: t\nversion: 1.0.0\nstatus: active\n"
+    columns = above[above.index("    - name:") :]
+    text = f"{head}schema:\n  - name: t\n    properties:\n{columns}"
+    found = read_contract(text, "help", "t")
+    assert found.key == ("customer_id",) and found.promise("is_fraud").delay == "7 days"
+    assert found.promise("channel").roles == ("sensitive",) and found.unchecked == ()
+
+
 @pytest.mark.parametrize("words", [(), ("features",)])
 def test_a_command_without_anything_shows_its_help_line_by_line(words):
     code, out, err = mlworkbench(*words, cwd=Path.cwd())

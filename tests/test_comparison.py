@@ -160,6 +160,20 @@ def test_runs_on_other_rows_are_named_or_refused(world):
         compare_runs([some, turned], wb=world.wb)
 
 
+def test_runs_that_name_rows_by_other_keys_are_told_so(world):
+    flip = 1 - world.label  # the lake's numbers begin elsewhere than the keys
+    before = open_run("before", values={"table": "t", "key": ""}, wb=world.wb)
+    after = open_run("after", values={"table": "t", "key": "id"}, wb=world.wb)
+    for run, label in ((before, flip), (after, world.label)):
+        log_predictions(label, world.x[:, 0], key=np.arange(900), run=run.run, wb=world.wb)
+        close_run(run.run, "finished", wb=world.wb)
+    with pytest.raises(UserError, match="before by the lake's row number, after by id") as told:
+        compare_runs([before, after], wb=world.wb)
+    assert "rerun before" in str(told.value)
+    with pytest.raises(UserError, match="rerun before"):
+        compare_runs([after, before], wb=world.wb)
+
+
 def test_imported_scores_are_checked(world):
     rows = pd.DataFrame({"id": ["a", "b", "c"], "label": [0, 1, 0], "score": [0.1, 0.9, 0.3]})
     with pytest.raises(UserError, match="no column 'key'"):

@@ -741,6 +741,8 @@ def test_a_profile_in_every_form(wb, tmp_path):
         ],
     )
     assert json.loads(done.stdout)["columns"][2]["name"] == "amount", done.output
+    words = CliRunner().invoke(cli, ["profile", "t", "--workbench", str(wb.root)]).stdout
+    assert "label: how strongly a column goes with" in words and "psi" not in words
     for text in (page.read_text(), found._repr_html_()):
         assert (
             "<script" not in text

@@ -7,11 +7,13 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from kernels import Kernel
 
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.connections import lake_cursor
 from mlworkbench.data.lake import create_workbench
+from mlworkbench.desk.cli import cli
 from mlworkbench.execution import sessions
 from mlworkbench.execution.jobs import run_job
 from mlworkbench.execution.listing import list_runs, run_details
@@ -62,6 +64,8 @@ def test_cells_are_recorded_in_the_order_of_execution(wb, kernel, tmp_path):
     assert cells[4].outputs[0].ename == "NameError"
     run = get_run("idea", wb)
     assert (run.kind, run.state, run.params) == ("interactive", "finished", {"depth": 6})
+    shown = CliRunner().invoke(cli, ["show", "idea", "--workbench", str(wb.root)]).stdout
+    assert "code: the cells of a session" in shown and "None" not in shown
 
 
 def test_the_next_start_closes_the_run_and_a_chdir_does_not_matter(wb, kernel, tmp_path):

@@ -96,6 +96,8 @@ def test_mistakes_are_named_before_a_kernel_starts(wb):
     ):
         with pytest.raises(UserError, match=words):
             tune_notebook(path, given, **{"metric": "auc", "trials": 2} | options, wb=wb)
+    with pytest.raises(UserError, match="mw.evaluate"):  # as `mlworkbench report RUN` would have it
+        mw.report("mine-1", wb=wb)
     assert list_runs(wb=wb) == []
     with pytest.raises(UserError, match="logged no 'auc'"):  # and one that only the run can show
         quiet = notebook(wb, name="quiet")

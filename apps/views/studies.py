@@ -23,7 +23,9 @@ best = table[table["state"] == "complete"].head(1)
 with st.container(border=True, horizontal=True, vertical_alignment="center", gap="large"):
     if len(best):
         value = f"{best['value'].iloc[0]:.4f}"
-        figure_words("best so far", value, note=f"trial {best['trial'].iloc[0]}, on its folds")
+        figure_words(
+            "best so far", value, note=f"trial {best['trial'].iloc[0]}, on the rows of trials"
+        )
     said = ", ".join(f"{n} {TRIAL_WORDS.get(s, s)}" for s, n in counts.items())
     figure_words("trials", f"{len(table):,}", note=said)
     tuned = (
@@ -35,7 +37,7 @@ with st.container(border=True, horizontal=True, vertical_alignment="center", gap
         "tuned for", tuned, note=f"experiment {about['experiment']}" if about["experiment"] else ""
     )
 st.caption(
-    "The best of many is flattered by having been picked: what holds is the run made of it, on its test rows."
+    "The best of many is flattered by having been picked: what holds is the run made of it, on rows that no trial saw."
 )
 plots(study, repr(sorted(counts.items())))
 st.subheader("Trials, best first", anchor=False)

@@ -26,7 +26,23 @@ from .commands import as_table, command
 # %% ../../nbs/7_desk/09_cli_contracts.ipynb #0d55d292
 @cli.group("contract")
 def contract() -> None:
-    """What a table promises: contracts/TABLE.yaml, inferred at first, then yours."""
+    """What a table promises: contracts/TABLE.yaml, inferred at first, then yours.
+
+    \b
+    What may be written for a column, in the form of the Open Data Contract Standard:
+      - name: customer_id
+        primaryKey: true
+        required: true
+        logicalTypeOptions: {minimum: 1, maximum: 999999}
+      - name: channel
+        enum: [{value: web}, {value: shop}]
+        customProperties: [{property: role, value: sensitive}]
+      - name: is_fraud
+        customProperties: [{property: role, value: label}, {property: delay, value: 7 days}]
+
+    A role is one of time, entity, label, amount, blocked, sensitive, card,
+    personal, forbidden (never a feature).
+    """
 
 
 @command(contract, "show")
@@ -253,5 +269,8 @@ def profile(
         | (set() if against else {"psi", "divergence"})
     )
     rows = [{k: v for k, v in c.items() if k not in left_out} for c in found.as_json()["columns"]]
-    note = f"\n{found.rows:,} rows; distinct, relation and drift from {found.sample:,} of them"
+    guessed = ["distinct", *["label"] * bool(found.label), *["psi", "divergence"] * bool(against)]
+    note = f"\n{found.rows:,} rows; {', '.join(guessed)} from {found.sample:,} of them"
+    if found.label:
+        note += f"\nlabel: how strongly a column goes with {found.label}, from 0 to 1 (rank correlation; of texts Cramér's V)"
     return found, as_table(rows) + note + (f"\n{output}" if output else "")

@@ -283,7 +283,9 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
     lines += [
         f"read: {', '.join(f'{t} at snapshot {s}' for t, s in found['snapshots'].items()) or 'nothing recorded'}"
     ]
-    lines += [f"code: {found['code']['notebook']}{_commit(found['code'])}"]
+    lines += [
+        f"code: {found['code']['notebook'] or 'the cells of a session'}{_commit(found['code'])}"
+    ]
     lines += [
         f"took {found['seconds']:.1f} s on {found['facts'].get('machine')}, {found['facts'].get('threads')} threads, {len(found['packages'])} packages"
     ]

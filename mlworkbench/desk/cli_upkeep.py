@@ -231,7 +231,11 @@ def export_backup(target: str, wb: Any) -> tuple[Any, str]:
 
 @cli.group("import")
 def import_() -> None:
-    """Bring something in from elsewhere."""
+    """Bring something in from elsewhere.
+
+    Scores of another model come in from Python: mw.import_predictions(frame,
+    like=RUN) makes a run of them, which compares like any.
+    """
 
 
 @command(import_, "backup", opens=False)

@@ -90,6 +90,15 @@ def _refuse_two_truths(runs: "list[Run]", wb: Workbench | None) -> None:
                 f"the runs predict different things: {name} is {' and '.join(asked)}",
                 "Compare runs of one table and target",
             )
+    named = {
+        r.name: str(r.params["key"] or "the lake's row number") for r in runs if "key" in r.params
+    }
+    if len(set(named.values())) > 1:
+        older = min(runs, key=lambda r: r.started)
+        raise UserError(
+            f"the runs name rows differently: {', '.join(f'{n} by {k}' for n, k in named.items())}",
+            f"A key was declared or given since: run the older one again, `mlworkbench rerun {older.name}`",
+        )
     raise UserError(
         "the runs disagree on the label of a row: their targets differ, the table was corrected between them, or predictions were logged without key=, and so by position",
         f"{split_reason(runs, wb)}Compare runs of one target on one snapshot; log predictions with the row's key, mw.log_predictions(y, score, key=…)",

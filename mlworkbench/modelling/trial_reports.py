@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..core.errors import UserError
 from ..core.settings import Workbench, open_workbench
 from ..core.store import facts, reading
 from ..execution.journal import current_run, log_fact
@@ -39,7 +40,12 @@ def _trial(run: str, wb: Workbench) -> Any:
     return Trial(study, study.get_trials(deepcopy=False)[int(known["trial"])]._trial_id)
 
 
-def report(step: int, value: float, name: str = "objective", wb: Workbench | None = None) -> None:
+def report(
+    step: int,
+    value: float | None = None,
+    name: str = "objective",
+    wb: Workbench | None = None,
+) -> None:
     """Put a value on the current run's learning curve.
 
     Parameters
@@ -53,9 +59,16 @@ def report(step: int, value: float, name: str = "objective", wb: Workbench | Non
 
     Raises
     ------
+    UserError
+        It was given a run, of which `evaluate` makes the report.
     TrialGivenUp
         The run is a trial of a study, and in the worse half of those that got as far.
     """
+    if value is None:
+        raise UserError(
+            "mw.report(step, value) puts a value on the learning curve of the current run",
+            "The report on a run, for a reviewer, is mw.evaluate(run)",
+        )
     log_report(step, value, name, wb)
     wb = open_workbench(wb)
     run = current_run(wb=wb)
