@@ -20,6 +20,7 @@ from mlworkbench.core.errors import WorkbenchError
 from mlworkbench.desk.views import champions_for, span_words
 from mlworkbench.modelling.curves import gain, precision_recall, roc
 from mlworkbench.modelling.difference_figures import difference_plot, forest
+from mlworkbench.modelling.differing import shown_value
 from mlworkbench.modelling.probability_figures import calibration
 from mlworkbench.modelling.sides import (
     changed_sides,
@@ -112,7 +113,7 @@ def differing(found) -> None:
         return
     names = run_names(found.runs)
     table = [
-        {"what": k} | {n: "" if x is None else str(x) for n, x in zip(names, v, strict=True)}
+        {"what": k} | {n: shown_value(x) for n, x in zip(names, v, strict=True)}
         for k, v in rows.items()
     ]
     if rows:

@@ -27,7 +27,7 @@ from ..core.markup import Html, escaped, html_table, interval_drawing, quiet
 from ..core.settings import Workbench, open_workbench
 from ..execution.record import Run, get_run
 from .censoring import Censoring, uncensored
-from .differing import Differs, what_differs
+from .differing import Differs, shown_value, what_differs
 from .metrics import metric_table
 from .resampling import Difference, Interval, how_sure, intervals
 from .sharing import SharedRows, measured, said_of_rows, shared_rows
@@ -424,11 +424,7 @@ def comparison_html(found: Comparison) -> Html:
 def _differ_rows(differs: Differs, names: list[str]) -> list[dict]:
     kinds = {"parameter": differs.parameters, "data": differs.data, "package": differs.packages}
     return [
-        {"what differs": f"{kind} {n}"}
-        | {
-            k: ", ".join(map(str, x)) if isinstance(x, list) else x
-            for k, x in zip(names, v, strict=True)
-        }
+        {"what differs": f"{kind} {n}"} | {k: shown_value(x) for k, x in zip(names, v, strict=True)}
         for kind, each in kinds.items()
         for n, v in each.items()
     ]
