@@ -244,7 +244,8 @@ def _multiclass(model: Measures) -> None:
 # %% ../../nbs/4_modelling/04_measures.ipynb #8c07421b
 def _r2(ranks, sums):
     """One less the share of the target's variance that is left."""
-    return 1 - _share(sums["squares"], sums["second"] - sums["first"] ** 2 / sums["weight"])
+    with np.errstate(invalid="ignore"):  # a draw that weighs nothing has none
+        return 1 - _share(sums["squares"], sums["second"] - sums["first"] ** 2 / sums["weight"])
 
 
 def _regression(model: Measures) -> None:
