@@ -66,6 +66,7 @@ def test_cells_are_recorded_in_the_order_of_execution(wb, kernel, tmp_path):
     assert (run.kind, run.state, run.params) == ("interactive", "finished", {"depth": 6})
     shown = CliRunner().invoke(cli, ["show", "idea", "--workbench", str(wb.root)]).stdout
     assert "code: the cells of a session" in shown and "None" not in shown
+    assert "read: nothing recorded, and nothing is known of the cells before mw.start_run" in shown
 
 
 def test_the_next_start_closes_the_run_and_a_chdir_does_not_matter(wb, kernel, tmp_path):

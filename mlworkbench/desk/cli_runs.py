@@ -280,9 +280,7 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
         lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
     if same := found["facts"].get("same_numbers"):
         lines += [f"the same numbers from the top: {same}"]
-    lines += [
-        f"read: {', '.join(f'{t} at snapshot {s}' for t, s in found['snapshots'].items()) or 'nothing recorded'}"
-    ]
+    lines += [f"read: {_reads(found)}"]
     lines += [
         f"code: {found['code']['notebook'] or 'the cells of a session'}{_commit(found['code'])}"
     ]
@@ -306,6 +304,14 @@ def _code_text(run: str, wb: Any) -> tuple[Any, str]:
         f"# commit {found['commit_id'] or 'none'}, notebook sha256 {found['notebook_sha256']}"
     ]
     return found, "\n\n".join([*parts, found["patch"]]).rstrip()
+
+
+def _reads(found: dict) -> str:
+    """What a run read; of a session only what it read after the run was opened."""
+    told = [f"{table} at snapshot {snapshot}" for table, snapshot in found["snapshots"].items()]
+    late = found["kind"] == "interactive" and int(found["facts"].get("first_cell") or 0) > 1
+    before = ", and nothing is known of the cells before mw.start_run: put it first" * late
+    return (", ".join(told) or "nothing recorded") + before
 
 
 def _commit(code: dict) -> str:

@@ -474,6 +474,8 @@ def study_figures(
     whole = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
     least = {"history": 2, "importance": 4, "slices": 2, "parallel": 2}
     plots = {n: plot for n, plot in plots.items() if whole >= least.get(n, 0)}
+    if not any(t.intermediate_values for t in study.get_trials(deepcopy=False)):
+        plots.pop("curves", None)  # no trial said anything on its way
     for title, plot in plots.items():
         with (
             contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError),
