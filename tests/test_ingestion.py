@@ -26,6 +26,7 @@ from mlworkbench.data.fitting import checked_table
 from mlworkbench.data.ingestion import ingest
 from mlworkbench.data.lake import create_workbench
 from mlworkbench.data.queries import sql
+from mlworkbench.data.reading import peek
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 KEYS = ["table", "snapshot", "rows", "added", "updated", "unchanged", "quarantined", "files"]
@@ -202,6 +203,15 @@ def test_what_is_refused_leaves_no_trace(wb, write, tmp_path):
         assert all(w in said for w in words), said
         assert caught.value.hint and len(said) < 600
         assert state(wb) == before, source
+
+
+def test_a_piece_of_a_lake_is_no_source(wb, write):
+    ingest(write("id,fraud\n1,0\n2,1\n"), table="cards", wb=wb)
+    (piece,) = (data_path(wb) / "main" / "cards").glob("*.parquet")
+    for door in (peek, lambda file: ingest(file, table="again", wb=wb)):
+        with pytest.raises(UserError, match="is a piece of a lake"):
+            door(piece)
+    assert [t["table"] for t in tables(wb)] == ["cards"]
 
 
 def test_names_of_tables(wb, write):

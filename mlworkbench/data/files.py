@@ -21,6 +21,7 @@ import glob as globbing
 import gzip
 import hashlib
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -164,6 +165,11 @@ _FOREIGN = (  # first bytes, what it is, the cure; {0} is the file
 
 def _refuse_foreign(path: Path, head: bytes) -> None:
     """Refuse a format that is no table, with the command that makes one of it."""
+    if re.fullmatch(r"ducklake-[0-9a-f-]{36}\.parquet", path.name):
+        raise UserError(
+            f"{path} is a piece of a lake: rows in it may be gone or changed since",
+            "Ask for the table: `mlworkbench sql 'from …' --output rows.parquet`",
+        )
     for magic, what, cure in _FOREIGN:
         if head.startswith(magic):
             raise UserError(f"{path} {what}", cure.format(str(path)))
