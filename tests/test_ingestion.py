@@ -211,7 +211,7 @@ def test_a_piece_of_a_lake_is_no_source(wb, write):
     for door in (peek, lambda file: ingest(file, table="again", wb=wb)):
         with pytest.raises(UserError, match="is a piece of a lake"):
             door(piece)
-    assert [t["table"] for t in tables(wb)] == ["cards"]
+    assert [t["table"] for t in tables(wb=wb)] == ["cards"]
 
 
 def test_names_of_tables(wb, write):
