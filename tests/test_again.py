@@ -7,12 +7,15 @@ import subprocess
 
 import nbformat
 import pytest
+from click.testing import CliRunner
 from faults import kill, mlworkbench, until
 
 import mlworkbench as mw
 from mlworkbench.core.errors import UserError, WorkbenchError
 from mlworkbench.data.commits import write_lake
 from mlworkbench.data.connections import data_path
+from mlworkbench.data.queries import sql
+from mlworkbench.desk.cli import cli
 from mlworkbench.execution.again import cancel_run, given_values, reproduce, rerun, run_source
 from mlworkbench.execution.jobs import run_job
 from mlworkbench.execution.listing import list_runs
@@ -61,6 +64,11 @@ def test_a_training_is_reproduced_on_data_that_has_changed_since(wb):
     assert found.run.name == f"{run.name}-reproduced"
     today = rerun(run, wb=wb)
     assert today.metrics != run.metrics
+    shown = CliRunner().invoke(cli, ["show", today.run, "--workbench", str(wb.root)]).stdout
+    tested = sql(
+        "SELECT count(*) FROM predictions WHERE run = $run", params={"run": today.run}, wb=wb
+    )
+    assert f"on {tested.fetchone()[0]} test rows\nsplit at random" in shown
 
 
 def test_what_a_run_read_and_is_gone_since(wb):

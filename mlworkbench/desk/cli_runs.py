@@ -76,6 +76,12 @@ def run_text(run: Any) -> str:
     return f"{run.name} ({run.run}) {run.state}\n{_metrics_text(run)}"
 
 
+def _about_figures(details: dict) -> list[str]:
+    """On how many rows the figures of a run stand, and what its job decided by itself."""
+    rows = max((m["n"] or 0 for m in details["all_metrics"] if m["split"] == "test"), default=0)
+    return [f"on {rows:,} test rows"] * bool(rows) + json.loads(details["facts"].get("notes", "[]"))
+
+
 def _job_words(facts: dict[str, str]) -> list[str]:
     """What the shipped jobs have to say of a run: a leak that was found, how a model did later."""
     leaks = json.loads(facts.get("leaks", "{}"))
@@ -111,11 +117,9 @@ def run(
             found = run_parked(job, given, park, progress=progress, **about)
         else:
             found = run_job(job, given, progress=progress, **about)
-    lines = [
-        f"{found.name} ({found.run}) {found.state}",
-        *_job_words(run_details(found, wb)["facts"]),
-    ]
-    return found, "\n".join([*lines, _metrics_text(found)])
+    details = run_details(found, wb)
+    lines = [f"{found.name} ({found.run}) {found.state}", *_job_words(details["facts"])]
+    return found, "\n".join([*lines, _metrics_text(found), *_about_figures(details)])
 
 
 # %% ../../nbs/7_desk/09_cli_runs.ipynb #3ad2ba15
@@ -275,7 +279,13 @@ def show(run: str, code: bool, wb: Any) -> tuple[Any, str]:
         f"{found['name']} ({found['run']}) {state_text(shown)}, {found['kind']}, experiment {found['experiment']}, by {found['actor']}"
     ]
     lines += [f"error: {found['error']}"] if found["error"] else []
-    lines += [*attempt_lines(shown, found["facts"], wb), "", _metrics_text(shown), ""]
+    lines += [
+        *attempt_lines(shown, found["facts"], wb),
+        "",
+        _metrics_text(shown),
+        *_about_figures(found),
+        "",
+    ]
     if found["params"]:
         lines += [as_table([{"parameter": k, "value": v} for k, v in found["params"].items()]), ""]
     if same := found["facts"].get("same_numbers"):
