@@ -175,6 +175,11 @@ def test_runs_that_name_rows_by_other_keys_are_told_so(world):
     assert "rerun before" in str(told.value)
     with pytest.raises(UserError, match="rerun before"):
         compare_runs([after, before], wb=world.wb)
+    alike = open_run("alike", values={"table": "t", "key": ""}, wb=world.wb)
+    log_predictions(world.label, world.x[:, 0], key=np.arange(900), run=alike.run, wb=world.wb)
+    close_run(alike.run, "finished", wb=world.wb)
+    with pytest.raises(UserError, match="rerun after"):  # no label tells them apart
+        compare_runs([after, alike], wb=world.wb)
 
 
 def test_imported_scores_are_checked(world):

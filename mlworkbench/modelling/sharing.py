@@ -85,6 +85,19 @@ def _rows_of_all(runs: "list[Run]", split: str, con: Any) -> pd.DataFrame:
 
 
 # %% ../../nbs/4_modelling/07_sharing.ipynb #e8da508a
+def _refuse_other_names(runs: "list[Run]") -> None:
+    """Refuse runs on one table that call its rows by different keys: row 17 of one is another row of the other."""
+    keyed = [r for r in runs if "key" in r.params]
+    named = {r.name: str(r.params["key"] or "the lake's row number") for r in keyed}
+    tables = {str(r.params.get("table")).lower() for r in keyed}
+    if len(tables) == 1 and len({key.lower() for key in named.values()}) > 1:
+        older = min(keyed, key=lambda r: r.started)
+        raise UserError(
+            f"the runs name rows differently: {', '.join(f'{n} by {k}' for n, k in named.items())}",
+            f"A key was declared or given since: run the older one again, `mlworkbench rerun {older.name}`",
+        )
+
+
 def _refuse_two_truths(runs: "list[Run]", wb: Workbench | None) -> None:
     """Say why the runs have two labels for one row."""
     for name in ("target", "table"):  # what anybody sees at once is said at once
@@ -94,15 +107,6 @@ def _refuse_two_truths(runs: "list[Run]", wb: Workbench | None) -> None:
                 f"the runs predict different things: {name} is {' and '.join(asked)}",
                 "Compare runs of one table and target",
             )
-    named = {
-        r.name: str(r.params["key"] or "the lake's row number") for r in runs if "key" in r.params
-    }
-    if len(set(named.values())) > 1:
-        older = min(runs, key=lambda r: r.started)
-        raise UserError(
-            f"the runs name rows differently: {', '.join(f'{n} by {k}' for n, k in named.items())}",
-            f"A key was declared or given since: run the older one again, `mlworkbench rerun {older.name}`",
-        )
     raise UserError(
         "the runs disagree on the label of a row: their targets differ, the table was corrected between them, or predictions were logged without key=, and so by position",
         f"{split_reason(runs, wb)}Compare runs of one target on one snapshot; log predictions with the row's key, mw.log_predictions(y, score, key=…)",
@@ -147,6 +151,7 @@ def _whose_weights(runs: "list[Run]", split: str, con: Any) -> str:
 # %% ../../nbs/4_modelling/07_sharing.ipynb #38723413
 def _shared_frame(runs: "list[Run]", split: str, wb: Workbench | None) -> pd.DataFrame:
     """Row by row what all the runs scored, or the reason why nothing can be compared."""
+    _refuse_other_names(runs)
     con = lake_cursor(wb)
     counts = _row_counts(runs, split, con)
     frame = _rows_of_all(runs, split, con)
