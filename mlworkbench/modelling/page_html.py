@@ -96,7 +96,11 @@ th:first-child,td:first-child,.text{text-align:left}th{color:var(--muted);font-w
 )
 
 # %% ../../nbs/4_modelling/09_page_html.ipynb #6b997400
-_COLUMNS = {"corrected_low": "corrected low", "corrected_high": "corrected high"}
+_COLUMNS = {
+    "corrected": "corrected p",
+    "corrected_low": "corrected low",
+    "corrected_high": "corrected high",
+}
 
 
 _ENDS = ("value", "low", "high", "corrected_low", "corrected_high")
