@@ -21,7 +21,7 @@ demo: $(STAMP)  ## the whole road, narrated: from simulated payments to a promot
 	$(BIN)/python docs/demo.py demo
 
 test: $(STAMP) check  ## the checks and the tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 3
 
 torture: $(STAMP)  ## fault and statistical tests with their full counts
 	TORTURE=1 $(BIN)/python -m pytest -q --timeout 7200

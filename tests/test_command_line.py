@@ -17,7 +17,6 @@ from faults import everything, many, mlworkbench
 from mlworkbench.core.progress import progress_bar
 from mlworkbench.core.settings import open_workbench
 
-pytestmark = pytest.mark.xdist_group("command_line")  # one road for all
 RUN = {"run", "name", "state", "experiment", "params", "metrics"}
 REQUEST = {"request", "state", "model", "version", "alias"}
 

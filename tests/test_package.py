@@ -159,7 +159,6 @@ def test_cleaning_keeps_the_parameters_and_the_check(tmp_path):
             assert "check" in notebook["metadata"]["mlworkbench"], book
 
 
-@pytest.mark.xdist_group("wheel")
 def test_the_wheel_works_outside_the_repository(tmp_path):
     """Built, installed into an environment that sees only our dependencies, with jobs, starter and app inside."""
     copy = tmp_path / "source"
