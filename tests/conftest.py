@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TOGETHER = (
-    "test_command_line.py",
-    "test_package.py",
-)  # what all of their tests stand on is made once
+TOGETHER = "test_command_line.py"  # what all of its tests stand on is made once
 os.environ.pop("MLWORKBENCH", None)
 os.environ.pop("MLWORKBENCH_RUN", None)
 os.environ.setdefault("MLWORKBENCH_THREADS", "1")
@@ -19,7 +16,7 @@ os.environ.setdefault("MLWORKBENCH_THREADS", "1")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give test by test to whichever worker is free, but some files whole (pytest 9.2 knows no xdist_group)."""
+    """Give test by test to whichever worker is free, but one file whole (pytest 9.2 knows no xdist_group)."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):

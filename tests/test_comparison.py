@@ -180,6 +180,11 @@ def test_runs_that_name_rows_by_other_keys_are_told_so(world):
     close_run(alike.run, "finished", wb=world.wb)
     with pytest.raises(UserError, match="rerun after"):  # no label tells them apart
         compare_runs([after, alike], wb=world.wb)
+    namesake = open_run("after", values={"table": "t", "key": ""}, wb=world.wb)
+    log_predictions(world.label, world.x[:, 0], key=np.arange(900), run=namesake.run, wb=world.wb)
+    close_run(namesake.run, "finished", wb=world.wb)
+    with pytest.raises(UserError, match="after by id, after by the lake's row number"):
+        compare_runs([after, namesake], wb=world.wb)
 
 
 def test_imported_scores_are_checked(world):

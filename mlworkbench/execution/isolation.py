@@ -343,7 +343,7 @@ def _take_circumstances(given: Mapping) -> None:
 _CATCHABLE = [int(n) for n in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}]
 
 
-def _own_session(name: str = "mlw-kernel") -> None:
+def _own_session() -> None:
     """Lead a session, forget handlers, adopt orphans (so that they are found at the end)."""
     os.setsid()
     set_to = inspect.unwrap(signal.signal)  # without its search for names: twice 64 of them
@@ -355,7 +355,7 @@ def _own_session(name: str = "mlw-kernel") -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     adopt_orphans()
     with suppress(OSError):
-        Path("/proc/self/comm").write_text(name)
+        Path("/proc/self/comm").write_text("mlw-kernel")
 
 
 SERVER = "mlw-server"  # what a fork server and its original are called, and no copy that works

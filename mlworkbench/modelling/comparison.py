@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import UserError, WorkbenchError, nearest
-from ..core.markup import Html, escaped, html_table, interval_drawing, quiet
+from ..core.markup import Html, escaped, html_table, quiet
 from ..core.settings import Workbench, open_workbench
 from ..execution.record import Run, get_run
 from .censoring import Censoring, uncensored
@@ -36,9 +36,11 @@ from .textbook import delong, mcnemar
 from mlworkbench.modelling.verdicts import (
     Facts,
     Verdict,
+    difference_html,
     higher_is_better,
     interval_digits,
     judge,
+    sentence_html,
     verdict,
 )
 from .worth import Worth, declared_worth, money_difference, same_alarms
@@ -403,10 +405,10 @@ def comparison_html(found: Comparison) -> Html:
         row: dict = {"metric": m["metric"]}
         row |= {n: _spanned(m["values"][r.run]) for n, r in zip(names, found.runs, strict=True)}
         row |= {"difference": _spanned(m["difference"], "+")}
-        rows.append(row | {"worse or better": _drawn(m["metric"], m["difference"])})
+        d = m["difference"]
+        drawn = difference_html(m["metric"], d["value"], d["low"], d["high"])
+        rows.append(row | {"worse or better": drawn})
     differ = _differ_rows(found.differs, names)
-    said, mark, basis = escaped(found.sentence, 1000).partition(": ")
-    head = f"<p><b>{said}</b>{mark}{basis}</p>"
     table = html_table(rows, f"difference: {names[1]} less {names[0]}")
     same = quiet("parameters, code, data and packages are the same")
     several = html_table(against_rows(found)) if len(found.runs) > 2 else Html("")
@@ -418,7 +420,12 @@ def comparison_html(found: Comparison) -> Html:
         )
     )
     table = table + several + said
-    return Html(head + table + (html_table(differ) if differ else same) + _code_html(found))
+    return Html(
+        sentence_html(found.sentence)
+        + table
+        + (html_table(differ) if differ else same)
+        + _code_html(found)
+    )
 
 
 def _differ_rows(differs: Differs, names: list[str]) -> list[dict]:
@@ -442,16 +449,6 @@ def _code_html(found: Comparison) -> Html:
 
 
 # %% ../../nbs/4_modelling/09_comparison.ipynb #8ed34b2f
-def _drawn(metric: str, difference: dict) -> Html:
-    value, low, high = (difference[k] for k in ("value", "low", "high"))
-    if low is None or high is None:
-        return Html("")
-    if not higher_is_better(metric):
-        value, low, high = -value, -high, -low
-    better = None if low <= 0 <= high else low > 0
-    return interval_drawing(value, low, high, better, width=160)
-
-
 def _spanned(value: dict, sign: str = "") -> Html:
     if value["value"] is None:
         return Html("")

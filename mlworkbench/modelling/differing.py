@@ -94,13 +94,9 @@ def changed_cells(first: list[str], second: list[str]) -> list[dict]:
 # %% ../../nbs/4_modelling/07_differing.ipynb #07a52970
 def shown_value(value: object) -> str:
     """A run's value in a table of differences: nothing where it has none, snapshots with commas."""
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list)
-        else ""
-        if value is None
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from scipy import stats
 
 from ..core.errors import UserError, nearest
-from ..core.markup import Html, escaped, html_table, interval_drawing
+from ..core.markup import Html, html_table
 from ..core.settings import Workbench, open_workbench
 from ..core.store import metrics, reading, reads
 from ..core.store import runs as run_table
@@ -32,7 +32,7 @@ from ..execution.record import METRICS, Run, get_run
 from .metrics import entity_units, metric_table
 from .resampling import Difference, how_sure, replicas, standard_error
 from .sharing import SharedRows, said_of_rows, shared_rows
-from .verdicts import Facts, higher_is_better, verdict
+from .verdicts import Facts, difference_html, sentence_html, verdict
 from .worth import declared_worth
 
 # %% ../../nbs/4_modelling/09_repeats.ipynb #89be012a
@@ -221,18 +221,16 @@ class RepeatsComparison:
 
 def repeats_html(found: RepeatsComparison) -> Html:
     """A comparison of recipes as HTML: the verdict, each recipe's mean, and the difference drawn."""
-    said, mark, basis = escaped(found.sentence, 1000).partition(": ")
     rows = []
     for group, values in zip(found.groups, found.values, strict=True):
         mean, low, high = mean_interval(values, metric=found.metric)
         row = {"recipe": f"{group[0].name} and its repeats", "seeds": len(values)}
         rows.append(row | {f"mean {found.metric}": mean, "low": low, "high": high})
-    d, sign = found.difference, 1 if higher_is_better(found.metric) else -1
-    low, high = sorted((sign * d.low, sign * d.high))
-    better = None if low <= 0 <= high else low > 0
-    drawn = interval_drawing(sign * d.value, low, high, better, width=160)
-    drawing = f"<div>worse or better: {drawn}</div>"
-    return Html(f"<p><b>{said}</b>{mark}{basis}</p>{html_table(rows)}{drawing}")
+    d = found.difference
+    drawn = difference_html(found.metric, d.value, d.low, d.high)
+    return Html(
+        f"{sentence_html(found.sentence)}{html_table(rows)}<div>worse or better: {drawn}</div>"
+    )
 
 
 def repeats_text(found: RepeatsComparison) -> str:

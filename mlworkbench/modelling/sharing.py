@@ -88,12 +88,12 @@ def _rows_of_all(runs: "list[Run]", split: str, con: Any) -> pd.DataFrame:
 def _refuse_other_names(runs: "list[Run]") -> None:
     """Refuse runs on one table that call its rows by different keys: row 17 of one is another row of the other."""
     keyed = [r for r in runs if "key" in r.params]
-    named = {r.name: str(r.params["key"] or "the lake's row number") for r in keyed}
+    named = [(r.name, str(r.params["key"] or "the lake's row number")) for r in keyed]
     tables = {str(r.params.get("table")).lower() for r in keyed}
-    if len(tables) == 1 and len({key.lower() for key in named.values()}) > 1:
+    if len(tables) == 1 and len({key.lower() for _, key in named}) > 1:
         older = min(keyed, key=lambda r: r.started)
         raise UserError(
-            f"the runs name rows differently: {', '.join(f'{n} by {k}' for n, k in named.items())}",
+            f"the runs name rows differently: {', '.join(f'{n} by {k}' for n, k in named)}",
             f"A key was declared or given since: run the older one again, `mlworkbench rerun {older.name}`",
         )
 

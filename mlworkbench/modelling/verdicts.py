@@ -12,6 +12,8 @@ __all__ = [
     "Verdict",
     "interval_digits",
     "verdict",
+    "sentence_html",
+    "difference_html",
 ]
 
 # %% ../../nbs/4_modelling/06_verdicts.ipynb #a98221ed
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from ..core.errors import UserError, WorkbenchError
+from ..core.markup import Html, escaped, interval_drawing
 from .metrics import metric_table
 from .resampling import Difference
 
@@ -371,3 +374,20 @@ def _more(more: int, worth: float, d: Difference, facts: Facts) -> str:
         weeks = math.ceil(more * facts.days / d.n / 7)
         said += f", about {weeks:,} more week{'s' if weeks > 1 else ''}"
     return said + "."
+
+
+# %% ../../nbs/4_modelling/06_verdicts.ipynb #9b1f6a02
+def sentence_html(sentence: str) -> Html:
+    """A verdict's sentence as a paragraph, what was found in bold."""
+    said, mark, basis = escaped(sentence, 1000).partition(": ")
+    return Html(f"<p><b>{said}</b>{mark}{basis}</p>")
+
+
+def difference_html(metric: str, value: float, low: float | None, high: float | None) -> Html:
+    """A difference with its interval, drawn from worse to better; empty where it has no interval."""
+    if None in (low, high) or not (math.isfinite(low) and math.isfinite(high)):
+        return Html("")
+    if not higher_is_better(metric):
+        value, low, high = -value, -high, -low
+    better = None if low <= 0 <= high else low > 0
+    return interval_drawing(value, low, high, better, width=160)
